@@ -1,0 +1,1 @@
+"""The HTTP interface: other servers' dialects in, `GenerationRequest`s out, and their answers back."""

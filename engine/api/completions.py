@@ -1,0 +1,157 @@
+"""OpenAI's ``POST /v1/completions``. What it can ask for and we do not do is refused by name."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+from engine.api.body import as_strings, chosen_seed
+from engine.api.respond import umbrella_of
+from engine.config import EngineConfig
+from engine.errors import RequestError
+from engine.jobs import Chunk, Ending
+from engine.protocol import Segment, StopReason, TokenCounts, UmbrellaRequest
+from engine.request import CodePrompt, GenerationRequest, Prompt, TextPrompt, TokenPrompt
+from engine.schema import require_between
+
+_LIMITS = (StopReason.LENGTH, StopReason.DEADLINE)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """OpenAI's `stream_options`."""
+
+    include_usage: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionBody:
+    """The body of ``POST /v1/completions``. None leaves a choice to the engine's configuration."""
+
+    prompt: object
+    """A string, a list of token ids, or a list that holds one of these."""
+    suffix: str | None = None
+    """With text after the cursor, the engine's template is used; without, the prompt is taken as it is."""
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: str | tuple[str, ...] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    n: int | None = None
+    best_of: int | None = None
+    echo: bool | None = None
+    logprobs: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    umbrella: UmbrellaRequest = field(default_factory=UmbrellaRequest)
+
+    def __post_init__(self) -> None:
+        require_between("max_tokens", self.max_tokens, 1, 1 << 20)
+        require_between("temperature", self.temperature, 0, 100)
+        require_between("top_p", self.top_p, 1e-6, 1)
+        require_between("seed", self.seed, -1, (1 << 63) - 1)
+        if "" in as_strings(self.stop):
+            raise ValueError("stop must not hold an empty string")
+        for name in ("n", "best_of"):
+            if getattr(self, name) not in (None, 1):
+                raise ValueError(f"{name} must be 1; more than one choice is not supported")
+        for name in ("echo", "logprobs", "presence_penalty", "frequency_penalty", "logit_bias"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is not supported; leave it out")
+
+
+def to_request(body: CompletionBody, config: EngineConfig) -> GenerationRequest:
+    """The generation that `body` asks for. Raises RequestError."""
+    ours = body.umbrella
+    return GenerationRequest(
+        prompt=_prompt(body),
+        max_tokens=body.max_tokens or config.generation_length,
+        stop=replace(ours.stop, strings=(*ours.stop.strings, *as_strings(body.stop))),
+        temperature=config.temperature if body.temperature is None else body.temperature,
+        top_k=config.topk,
+        top_p=config.topp if body.top_p is None else body.top_p,
+        min_p=0.0,
+        repetition_penalty=config.repetition_penalty,
+        seed=chosen_seed(body.seed),
+        session=ours.session,
+        priority=ours.priority,
+        speculative=ours.speculative,
+    )
+
+
+def _prompt(body: CompletionBody) -> Prompt:
+    prompt = _single(body.prompt)
+    if not body.suffix:
+        return TextPrompt(prompt) if isinstance(prompt, str) else TokenPrompt(prompt)
+    if not isinstance(prompt, str):
+        raise RequestError("suffix needs a prompt that is text; send both as strings.", "suffix")
+    ours = body.umbrella
+    ends = (Segment("prefix", prompt), Segment("suffix", body.suffix))
+    context = tuple(segment for segment in ours.segments if segment.kind not in ("prefix", "suffix"))
+    return CodePrompt((*context, *ends), ours.path, ours.language)
+
+
+def _single(prompt: object) -> str | tuple[int, ...]:
+    if isinstance(prompt, str):
+        return prompt
+    items = cast("list[object]", prompt) if isinstance(prompt, list) else []
+    ids = [item for item in items if isinstance(item, int) and not isinstance(item, bool)]
+    if items and len(ids) == len(items):
+        return tuple(ids)
+    if len(items) == 1 and isinstance(items[0], str | list):
+        return _single(cast("object", items[0]))
+    several = len(items) > 1 and all(isinstance(item, str | list) for item in items)
+    wanted = "one prompt a request is supported" if several else "it must be a string or a list of token ids"
+    raise RequestError(f"prompt: {wanted}.", "prompt")
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionDialect:
+    """Words answers as OpenAI does."""
+
+    model: str
+    stream: bool
+    usage_event: bool = False
+    """An event of its own for `usage`, with no choices, before the end."""
+    endpoint: str = "/v1/completions"
+    farewell: bytes = b"data: [DONE]\n\n"
+    id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def events(self, chunk: Chunk) -> Iterator[object]:
+        """One event a chunk, and perhaps one for `usage`."""
+        yield self._object(chunk, chunk.ending)
+        if chunk.ending is not None and self.usage_event:
+            again = self._object(replace(chunk, logprobs=()), chunk.ending)
+            yield {**again, "choices": [], "usage": _usage(chunk.counts)}
+
+    def whole(self, chunk: Chunk, ending: Ending) -> object:
+        """A `text_completion` object."""
+        return {**self._object(chunk, ending), "usage": _usage(chunk.counts)}
+
+    def _object(self, chunk: Chunk, ending: Ending | None) -> dict[str, object]:
+        reason = None if ending is None else "length" if ending.stop in _LIMITS else "stop"
+        choice = {"index": 0, "text": chunk.text, "logprobs": None, "finish_reason": reason}
+        return {
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.model,
+            "choices": [choice],
+            "umbrella": umbrella_of(chunk),
+        }
+
+
+def _usage(counts: TokenCounts) -> dict[str, object]:
+    return {
+        "prompt_tokens": counts.prompt,
+        "completion_tokens": counts.generated,
+        "total_tokens": counts.prompt + counts.generated,
+        "prompt_tokens_details": {"cached_tokens": counts.reused},
+    }

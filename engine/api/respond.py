@@ -1,0 +1,173 @@
+"""Runs one generation for one connection: whole or as server-sent events, cancelled when it closes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from engine.api.problems import body_of, response_to
+from engine.errors import RequestError, UmbrellaError
+from engine.jobs import Chunk, Ending, Job
+from engine.metrics import Metrics, Outcome
+from engine.protocol import StopReason, UmbrellaReply
+from engine.request import GenerationRequest
+from engine.worker import Worker
+
+log = logging.getLogger(__name__)
+
+
+class Dialect(Protocol):
+    """How one endpoint words its answers."""
+
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def stream(self) -> bool: ...
+    @property
+    def farewell(self) -> bytes:
+        """What a stream closes with, after its last event."""
+        ...
+
+    def events(self, chunk: Chunk) -> Iterator[object]:
+        """The JSON objects to stream for `chunk`."""
+        ...
+
+    def whole(self, chunk: Chunk, ending: Ending) -> object:
+        """The JSON object to answer with; `chunk` holds all of the text."""
+        ...
+
+
+def umbrella_of(chunk: Chunk) -> UmbrellaReply:
+    """Our part of an answer or of an event."""
+    return UmbrellaReply(
+        timings=chunk.timings,
+        tokens=chunk.counts,
+        logprobs=chunk.logprobs,
+        stop=chunk.ending.stop if chunk.ending else None,
+        segments=chunk.ending.fates if chunk.ending else (),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationResponse:
+    """An ASGI answer. It starts once the first text or an error is there, so errors have their status."""
+
+    worker: Worker[Any]
+    metrics: Metrics
+    request: GenerationRequest
+    dialect: Dialect
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Generate until the end or until the client goes away."""
+        loop = asyncio.get_running_loop()
+        chunks: asyncio.Queue[Chunk | UmbrellaError] = asyncio.Queue()
+
+        def deliver(chunk: Chunk | UmbrellaError) -> None:
+            with suppress(RuntimeError):  # The loop is closed: the process is ending.
+                loop.call_soon_threadsafe(chunks.put_nowait, chunk)
+
+        try:
+            job = self.worker.submit(self.request, deliver)
+        except UmbrellaError as error:
+            self._log("-", None, "failed")
+            await response_to(error)(scope, receive, send)
+            return
+        watch = asyncio.create_task(self._cancel_at_disconnect(receive, job))
+        try:
+            first = await chunks.get()
+            if isinstance(first, UmbrellaError):
+                self._log(job.name, None, "refused" if isinstance(first, RequestError) else "failed")
+                await response_to(first)(scope, receive, send)
+            elif self.dialect.stream:
+                await self._stream(job, first, chunks, send)
+            else:
+                await self._whole(job, first, chunks, scope, receive, send)
+        finally:
+            self.worker.cancel(job)
+            watch.cancel()
+
+    async def _cancel_at_disconnect(self, receive: Receive, job: Job) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.worker.cancel(job)
+
+    async def _stream(
+        self, job: Job, first: Chunk, chunks: asyncio.Queue[Chunk | UmbrellaError], send: Send
+    ) -> None:
+        headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        chunk: Chunk | UmbrellaError = first
+        while True:
+            objects = [body_of(chunk)] if isinstance(chunk, UmbrellaError) else self.dialect.events(chunk)
+            data = b"".join(b"data: " + msgspec.json.encode(value) + b"\n\n" for value in objects)
+            over = isinstance(chunk, UmbrellaError) or chunk.ending is not None
+            if over:
+                self._account(job, chunk)
+                data += self.dialect.farewell
+            await send({"type": "http.response.body", "body": data, "more_body": not over})
+            if over:
+                return
+            chunk = await chunks.get()
+
+    async def _whole(
+        self,
+        job: Job,
+        first: Chunk,
+        chunks: asyncio.Queue[Chunk | UmbrellaError],
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        text, logprobs = first.text, first.logprobs
+        chunk: Chunk | UmbrellaError = first
+        while isinstance(chunk, Chunk) and chunk.ending is None:
+            chunk = await chunks.get()
+            if isinstance(chunk, Chunk):
+                text, logprobs = text + chunk.text, logprobs + chunk.logprobs
+        self._account(job, chunk)
+        if isinstance(chunk, UmbrellaError):
+            await response_to(chunk)(scope, receive, send)
+        elif chunk.ending is not None:
+            everything = replace(chunk, text=text, logprobs=logprobs)
+            answer = msgspec.json.encode(self.dialect.whole(everything, chunk.ending))
+            await Response(answer, media_type="application/json")(scope, receive, send)
+
+    def _account(self, job: Job, last: Chunk | UmbrellaError) -> None:
+        if isinstance(last, UmbrellaError):
+            self._log(job.name, None, "failed")
+        else:
+            cancelled = last.ending is not None and last.ending.stop is StopReason.CANCELLED
+            self._log(job.name, last, "cancelled" if cancelled else "ok")
+
+    def _log(self, name: str, last: Chunk | None, outcome: Outcome) -> None:
+        """One line a request, numbers only: never any of its text, nor the name of its file."""
+        self.metrics.request_ended(self.dialect.endpoint, outcome)
+        if last is None:
+            log.info("%s %s %s", name, self.dialect.endpoint, outcome)
+            return
+        counts, timings = last.counts, last.timings
+        log.info(
+            "%s %s %s queue_ms=%.0f prefill_ms=%.0f decode_ms=%.0f total_ms=%.0f "
+            "prompt=%d reused=%d generated=%d drafted=%d accepted=%d passes=%d",
+            name,
+            self.dialect.endpoint,
+            outcome,
+            timings.queue_ms,
+            timings.prefill_ms,
+            timings.decode_ms,
+            timings.total_ms,
+            counts.prompt,
+            counts.reused,
+            counts.generated,
+            counts.drafted,
+            counts.accepted,
+            counts.target_passes,
+        )

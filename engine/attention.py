@@ -1,0 +1,103 @@
+"""Who attends to whom in a pass, and the attention itself.
+
+A pass's rows see the cached tokens, their own ancestors in the block, and themselves. `MaskedAttention`
+says so with one mask; `PathAttention` is the reference whose results do not depend on what else is in
+the pass. Both are made once a pass and called once a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class Attention(Protocol):
+    """Grouped-query attention (Ainslie et al. 2023) of one pass.
+
+    queries [rows, heads, head_dim], keys and values [kv_heads, length + T, head_dim]
+    -> [rows, heads * head_dim]. Rows from T on are padding, and what they get means nothing.
+    """
+
+    def __call__(self, queries: Tensor, keys: Tensor, values: Tensor, /) -> Tensor: ...
+
+
+class AttentionKind(Protocol):
+    """Makes the attention of a pass: `parents` [T] of its rows, after `length` cached tokens."""
+
+    def __call__(
+        self, parents: Sequence[int], length: int, dtype: torch.dtype, device: torch.device, /
+    ) -> Attention: ...
+
+
+class MaskedAttention:
+    """All rows at once, with an additive mask [T, length + T]."""
+
+    def __init__(self, parents: Sequence[int], length: int, dtype: torch.dtype, device: torch.device) -> None:
+        mask = _additive_mask(parents, length) if len(parents) > 1 else None
+        self._mask = None if mask is None else mask.to(device=device, dtype=dtype)
+
+    def __call__(self, queries: Tensor, keys: Tensor, values: Tensor, /) -> Tensor:
+        rows, heads, head_dim = queries.shape
+        kv_heads = keys.shape[0]
+        group = heads // kv_heads
+        # [kv_heads, group, rows, head_dim]: a group's heads share keys by a stride of 0, without a copy.
+        grouped = queries.view(rows, kv_heads, group, head_dim).permute(1, 2, 0, 3)
+        shared_keys = keys.unsqueeze(1).expand(-1, group, -1, -1)
+        shared_values = values.unsqueeze(1).expand(-1, group, -1, -1)
+        mixed = functional.scaled_dot_product_attention(
+            grouped, shared_keys, shared_values, attn_mask=self._mask
+        )
+        return mixed.permute(2, 0, 1, 3).reshape(rows, heads * head_dim)
+
+
+def _additive_mask(parents: Sequence[int], length: int) -> Tensor:
+    """0 where a row sees a column, -inf elsewhere: [T, length + T], float32."""
+    rows = len(parents)
+    mask = torch.full((rows, length + rows), -torch.inf)
+    mask[:, :length] = 0.0
+    chain = next((row for row, parent in enumerate(parents) if parent != row - 1), rows)
+    mask[:chain, length : length + chain].triu_(1)
+    # NumPy's view of the same memory: setting a row costs a tenth of what torch's indexing does.
+    block = mask.numpy()[:, length:]
+    for row in range(chain, rows):
+        if parents[row] >= 0:
+            block[row] = block[parents[row]]
+        block[row, row] = 0.0
+    return mask
+
+
+class PathAttention:
+    """One row at a time, over exactly the keys on its path, in the order of their positions.
+
+    The shapes and the order of summation depend on a row's position alone, so its result is the same bits
+    whether it came in a prompt, in a tree or by itself. Slow: for reference.
+    """
+
+    def __init__(
+        self,
+        parents: Sequence[int],
+        length: int,
+        dtype: torch.dtype,  # noqa: ARG002 - as AttentionKind has it
+        device: torch.device,
+    ) -> None:
+        paths: list[list[int]] = []
+        for row, parent in enumerate(parents):
+            before = paths[parent] if parent >= 0 else list(range(length))
+            paths.append([*before, length + row])
+        self._paths = [torch.tensor(path, device=device) for path in paths]
+
+    def __call__(self, queries: Tensor, keys: Tensor, values: Tensor, /) -> Tensor:
+        rows, heads, head_dim = queries.shape
+        kv_heads = keys.shape[0]
+        result = queries.new_zeros(rows, heads * head_dim)
+        for row, path in enumerate(self._paths):
+            # Copies, so that the operands are laid out alike wherever they came from.
+            query = queries[row].clone().view(kv_heads, heads // kv_heads, head_dim)
+            scores = query @ keys.index_select(1, path).transpose(1, 2) * head_dim**-0.5
+            mixed = scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values.index_select(1, path)
+            result[row] = mixed.view(-1)
+        return result

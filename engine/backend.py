@@ -1,0 +1,78 @@
+"""What the worker asks of loaded models, as protocols. Torch-free; knows nothing of queues or HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+from engine.protocol import SegmentFate, StopReason, TokenCounts
+from engine.request import GenerationRequest
+from engine.slots import Reusable
+
+S = TypeVar("S", bound=Reusable)
+
+
+class Step(Protocol):
+    """What one pass gave; see `engine.decode.Step`."""
+
+    @property
+    def tokens(self) -> tuple[int, ...]: ...
+    @property
+    def logprobs(self) -> tuple[float, ...]: ...
+    @property
+    def counts(self) -> TokenCounts: ...
+    @property
+    def stop(self) -> StopReason | None: ...
+
+
+class BuiltPrompt(Protocol):
+    """A request's prompt as ids; see `engine.prompt.BuiltPrompt`."""
+
+    @property
+    def tokens(self) -> tuple[int, ...]: ...
+    @property
+    def fates(self) -> tuple[SegmentFate, ...]: ...
+    @property
+    def truncated(self) -> bool: ...
+
+
+class Text(Protocol):
+    """Tokens in, text and the reason to stop out; see `engine.text.TextStream`."""
+
+    @property
+    def stop_string(self) -> str: ...
+    def push(self, token: int) -> StopReason | None: ...
+    def take(self) -> str: ...
+    def finish(self) -> str: ...
+
+
+class Backend(Protocol[S]):
+    """Loaded models. Called on the worker's thread only."""
+
+    def encode(self, request: GenerationRequest) -> BuiltPrompt:
+        """The request's prompt. Raises RequestError if there can be none."""
+        ...
+
+    def text(self, request: GenerationRequest, prompt: Sequence[int], /) -> Text:
+        """A fresh stop rule and text collector for what follows `prompt`."""
+        ...
+
+    def new_slot(self) -> S:
+        """Empty caches."""
+        ...
+
+    def generate(
+        self,
+        request: GenerationRequest,
+        tokens: Sequence[int],
+        slot: S,
+        text: Text,
+        max_tokens: int,
+        before_layer: Callable[[int], None],
+    ) -> Iterator[Step]:
+        """Continue `tokens`; see `engine.decode.Decoder.generate`."""
+        ...
+
+
+Load = Callable[[Callable[[float], None]], Backend[S]]
+"""Loads the models, telling its argument the share that is done. Runs on the worker's thread."""

@@ -1,0 +1,153 @@
+"""Find, check and read a checkpoint in Hugging Face's layout: `config.json` and safetensors.
+
+`Checkpoint.open` looks at everything that can be wrong before a single weight is read, so that a model
+which cannot be loaded says so at once and by name. Never pickle, never code from a checkpoint, never
+the network. What the tensors mean is `model.py`'s business.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from engine.errors import CheckpointError
+from engine.model_config import ModelConfig, read_json, read_model_config
+
+BUNDLED = "bundled:"
+"""Prefix of the names of the models that ship with the package."""
+
+
+def find(name: str) -> Path:
+    """The folder of a model: ``bundled:NAME``, a local folder, or a hub id that is in the local hub cache.
+
+    Nothing is downloaded. Raises CheckpointError if there is no such folder.
+    """
+    if name.startswith(BUNDLED):
+        folder = Path(__file__).parent / "bundled" / name.removeprefix(BUNDLED)
+        if not folder.is_dir():
+            raise CheckpointError(f"no bundled model {name!r}: expected {folder}; reinstall umbrella-lsp")
+        return folder
+    folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises for an unknown user
+    return folder if name and folder.is_dir() else _find_cached(name)
+
+
+def _find_cached(name: str) -> Path:
+    from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError) as error:
+        raise CheckpointError(
+            f"no model {name!r}: it is no folder, and the local Hugging Face cache does not hold it; "
+            f"give a folder, or fetch it first with: hf download {name}"
+        ) from error
+
+
+class Checkpoint:
+    """An opened checkpoint: its configuration, and its tensors by name, read when asked for.
+
+    Attributes:
+        folder: where it lies.
+        config: what its configuration files say.
+        size_bytes: size of all its weight files.
+
+    """
+
+    def __init__(self, folder: Path, config: ModelConfig, shards: dict[Path, Any], size_bytes: int) -> None:
+        self.folder = folder
+        self.config = config
+        self.size_bytes = size_bytes
+        self._shards = shards
+        self._files = {name: path for path, shard in shards.items() for name in shard.keys()}  # noqa: SIM118
+
+    @staticmethod
+    def open(folder: Path) -> Checkpoint:
+        """Check the configuration and that every weight file is there and whole.
+
+        Raises CheckpointError, naming the file and what is wrong with it.
+        """
+        config = read_model_config(folder)
+        index = folder / "model.safetensors.index.json"
+        single = folder / "model.safetensors"
+        if single.is_file() or not index.is_file():
+            if not single.is_file():
+                raise CheckpointError(
+                    f"{folder} holds neither {single.name} nor {index.name}; only safetensors are read"
+                )
+            return Checkpoint(folder, config, {single: _open_shard(single)}, single.stat().st_size)
+        names_by_shard = _read_index(index)
+        shards = {path: _open_shard(path) for path in names_by_shard}
+        for path, names in names_by_shard.items():
+            absent = sorted(names.difference(shards[path].keys()))
+            if absent:
+                raise CheckpointError(f"{path} lacks tensor {absent[0]}, which {index.name} says it holds")
+        return Checkpoint(folder, config, shards, sum(path.stat().st_size for path in shards))
+
+    def has(self, name: str) -> bool:
+        """Whether there is a tensor called `name`."""
+        return name in self._files
+
+    def file(self, name: str) -> Path:
+        """The file that holds, or ought to hold, tensor `name`: for messages."""
+        return self._files.get(name, self.folder)
+
+    def tensor(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
+        """Tensor `name`, on the CPU as stored; it may share memory with the file, so it is read only.
+
+        Raises CheckpointError, naming file and tensor, if it is missing or not of `shape`.
+        """
+        path = self._files.get(name)
+        if path is None:
+            raise CheckpointError(f"{self.folder} has no tensor {name}; the checkpoint is incomplete")
+        try:
+            found = cast(Tensor, self._shards[path].get_tensor(name))
+        except SafetensorError as error:
+            raise CheckpointError(f"{path}: tensor {name} cannot be read: {error}") from error
+        if shape is not None and tuple(found.shape) != shape:
+            raise CheckpointError(
+                f"{path}: tensor {name} has shape {list(found.shape)}, config.json asks for {list(shape)}"
+            )
+        return found
+
+    def floats(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """`tensor`, which must also hold floating-point numbers."""
+        found = self.tensor(name, shape)
+        if not found.is_floating_point():
+            raise CheckpointError(
+                f"{self.file(name)}: tensor {name} is {found.dtype}; expected floating point"
+            )
+        return found
+
+
+def _open_shard(path: Path) -> Any:
+    """A reader of `path`. Opening compares its header with its size, so a truncated file fails here."""
+    try:
+        return safe_open(path, framework="pt", device="cpu")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is damaged or cut short ({error}); fetch it again") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _IndexFile:
+    """`model.safetensors.index.json`."""
+
+    weight_map: dict[str, str]
+
+
+def _read_index(index: Path) -> dict[Path, set[str]]:
+    """Tensor names by the shard that holds them; every shard exists."""
+    shards: dict[Path, set[str]] = {}
+    for name, shard in read_json(index, _IndexFile).weight_map.items():
+        if Path(shard).name != shard:
+            raise CheckpointError(f"{index}: tensor {name} is said to be in {shard!r}, which is no file name")
+        shards.setdefault(index.parent / shard, set()).add(name)
+    missing = sorted(path.name for path in shards if not path.is_file())
+    if missing:
+        raise CheckpointError(f"{index.parent} lacks {', '.join(missing)}, which {index.name} names")
+    return shards

@@ -1,0 +1,134 @@
+"""The engine's configuration: one frozen object, read from one TOML or JSON file. Torch-free.
+
+Key names are UMbreLLa's where it has one. Nothing is inherited or merged: a file states what differs
+from the defaults, and an unknown key is an error, because a misspelt one would silently do nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tomllib
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, cast
+
+from engine.errors import ConfigError
+from engine.schema import SchemaError, read, require_between
+from engine.templates import TEMPLATES
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """What the engine loads and how it decodes when a request does not say."""
+
+    model: str = "bundled:target"
+    """A bundled model, a folder, or a hub id that is in the local Hugging Face cache."""
+    draft_model: str | None = "bundled:draft"
+    """As `model`. None drafts from the text alone. TOML has no null: write an empty string."""
+    template: str = "llama3-code"
+    engine: Literal["dynamic", "ar"] = "dynamic"
+    """``ar`` decodes one token a pass."""
+    max_length: int | None = None
+    """Tokens of context, prompt and answer together. None: what the target was trained for."""
+    generation_length: int = 128
+    """Tokens to generate at most where a request does not say."""
+    temperature: float = 0.0
+    topk: int = 0
+    topp: float = 1.0
+    repetition_penalty: float = 1.0
+    dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    width: int = 4
+    """Children drafted a node."""
+    num_beams: int = 8
+    """Nodes expanded a level."""
+    depth: int = 6
+    """Levels drafted."""
+    tree_size: int = 16
+    """Nodes a target pass verifies, the root included."""
+    device: str = "auto"
+    threads: int | None = None
+    """CPU threads. None: what torch thinks best."""
+    slots: int = 2
+    """Prompts whose keys and values stay cached."""
+    idle_s: float = 900.0
+    """Seconds without a request after which the engine ends. 0: never."""
+    max_queue: int = 64
+    """Requests that may wait. Further ones are refused."""
+
+    def __post_init__(self) -> None:
+        if self.template not in TEMPLATES:
+            raise ValueError(f"template must be one of {', '.join(sorted(TEMPLATES))}")
+        if not self.model:
+            raise ValueError("model must name a checkpoint")
+        require_between("max_length", self.max_length, 32, 1 << 24)
+        require_between("generation_length", self.generation_length, 1, 1 << 20)
+        require_between("temperature", self.temperature, 0, 100)
+        require_between("topk", self.topk, 0, 1 << 24)
+        require_between("topp", self.topp, 1e-6, 1)
+        require_between("repetition_penalty", self.repetition_penalty, 0.01, 100)
+        require_between("width", self.width, 1, 256)
+        require_between("num_beams", self.num_beams, 1, 1024)
+        require_between("depth", self.depth, 1, 64)
+        require_between("tree_size", self.tree_size, 1, 1024)
+        require_between("threads", self.threads, 1, 1024)
+        require_between("slots", self.slots, 1, 64)
+        require_between("idle_s", self.idle_s, 0, 10**9)
+        require_between("max_queue", self.max_queue, 1, 10_000)
+
+    def digest(self) -> str:
+        """A short hash: equal configurations have equal digests, wherever they were read from."""
+        content = json.dumps(asdict(self), sort_keys=True).encode()
+        return hashlib.sha256(content).hexdigest()[:12]
+
+
+def default_path() -> Path | None:
+    """The file used when none is named: ``UMBRELLA_CONFIG``, else the user's own if there is one."""
+    if named := os.environ.get("UMBRELLA_CONFIG"):
+        return Path(named)
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    users = Path(base) / "umbrella-lsp" / "engine.toml"
+    return users if users.is_file() else None
+
+
+def load(path: Path | None = None) -> EngineConfig:
+    """Read `path`, or the default file, or the defaults. Raises ConfigError naming file and key.
+
+    A checkpoint written as ``./``, ``../`` or ``~/`` is relative to the file's folder or the home.
+    """
+    path = path or default_path()
+    if path is None:
+        return EngineConfig()
+    try:
+        config = read(EngineConfig, _parse(path), forbid_unknown=True)
+    except SchemaError as error:
+        raise ConfigError(f"{path}: {error}.") from error
+    return replace(
+        config,
+        model=_located(config.model, path.parent),
+        draft_model=_located(config.draft_model, path.parent) if config.draft_model else None,
+    )
+
+
+def _parse(path: Path) -> dict[str, object]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}). Name a readable TOML or JSON file.") from error
+    try:
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except ValueError as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise ConfigError(f"{path} is not valid {kind}: {error}.") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold one object of configuration keys.")
+    return cast("dict[str, object]", data)
+
+
+def _located(model: str, folder: Path) -> str:
+    if model.startswith("~"):
+        return str(Path(model).expanduser())
+    if model.startswith(("./", "../")):
+        return str((folder / model).resolve())
+    return model

@@ -1,0 +1,46 @@
+"""The error tree. Every message says what happened and what to do about it.
+
+::
+
+    UmbrellaError
+    ├── ConfigError          a configuration that cannot be used: names the key and what is allowed
+    ├── CheckpointError      a checkpoint that cannot be used: names the file and the tensor
+    ├── RequestError         a request that cannot be served: names the field
+    └── EngineUnavailable    no engine answers, or it cannot answer now
+        └── ProtocolMismatch the engine that answers speaks another version
+
+Torch-free: the front end catches these too. A cancel is not an error and is not here.
+"""
+
+from __future__ import annotations
+
+
+class UmbrellaError(Exception):
+    """The root: catch this to catch everything that is ours."""
+
+
+class ConfigError(UmbrellaError):
+    """A configuration key, value or file that cannot be used."""
+
+
+class CheckpointError(UmbrellaError):
+    """A checkpoint that is missing, damaged or of an unsupported kind."""
+
+
+class RequestError(UmbrellaError):
+    """A request that cannot be served as it is. HTTP 422, or 400 where the body is no JSON object.
+
+    `field` is the dotted path of the field at fault, or '' where it is the body as a whole.
+    """
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class EngineUnavailable(UmbrellaError):
+    """No engine answers, or the one that does cannot take this request now."""
+
+
+class ProtocolMismatch(EngineUnavailable):
+    """The engine that answers speaks another version of the protocol."""

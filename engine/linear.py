@@ -1,0 +1,63 @@
+"""Matrix products with weights, whatever form the weights have. Knows nothing of checkpoints."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Linear(Protocol):
+    """A linear layer: x [rows, in_features] -> [rows, out_features], in x's dtype."""
+
+    @property
+    def in_features(self) -> int: ...
+
+    @property
+    def out_features(self) -> int: ...
+
+    def __call__(self, x: Tensor, /) -> Tensor: ...
+
+
+class DenseLinear:
+    """Plain weights [out_features, in_features], and a bias [out_features] or None."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self.out_features, self.in_features = weight.shape
+        self._transposed = weight.t()
+        self._bias = bias
+
+    @staticmethod
+    def rearranged(weight: Tensor, bias: Tensor | None = None) -> DenseLinear:
+        """The same layer with a copy of `weight` in the layout that multiplies fastest.
+
+        On CPUs in float32 that is [in_features, out_features]: with MKL on an AVX2 machine the
+        products of 1 to 16 rows that decoding consists of take a half to four fifths of the time.
+        """
+        linear = DenseLinear(weight, bias)
+        if weight.device.type == "cpu" and weight.dtype == torch.float32:
+            linear._transposed = linear._transposed.contiguous()
+        return linear
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        product = x @ self._transposed
+        return product if self._bias is None else product + self._bias
+
+
+class FixedRows:
+    """A linear layer that always sees the same number of rows at a time, so that a row's result cannot
+    depend on how many others came with it: BLAS picks another order of summation for another shape.
+
+    x's rows must be a multiple of `rows`.
+    """
+
+    def __init__(self, inner: Linear, rows: int) -> None:
+        self.in_features = inner.in_features
+        self.out_features = inner.out_features
+        self._inner = inner
+        self._rows = rows
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        parts = range(0, len(x), self._rows)
+        return torch.cat([self._inner(x[start : start + self._rows]) for start in parts])

@@ -1,0 +1,169 @@
+"""Fits segments to a token budget and renders them with a template into token ids.
+
+Shares of the budget are fixed, so that what precedes the cursor's code does not change while it
+grows, and an over-long prefix loses its beginning in large steps: between two steps a keystroke only
+appends to the prompt, and the KV cache of everything before it stays valid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from engine.errors import RequestError
+from engine.protocol import Fate, Segment, SegmentFate
+from engine.templates import CodePrompt, CodeTemplate, Special
+from engine.tokenizer import Tokenizer
+
+CONTEXT_SHARE = 0.3
+SUFFIX_SHARE = 0.2
+PREFIX_STEP_SHARE = 0.25
+"""Of the prefix's own budget: how much is dropped at a time."""
+MAX_TOKEN_CHARACTERS = 16
+"""Text past the budget times this is cut unseen, so that a huge file costs no more than a large one."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltPrompt:
+    """A prompt as ids, and what became of each segment of the request."""
+
+    tokens: tuple[int, ...]
+    fates: tuple[SegmentFate, ...] = ()
+
+    @property
+    def truncated(self) -> bool:
+        return any(fate.fate != "kept" for fate in self.fates)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    segment: Segment
+    tokens: list[int]
+    fate: Fate
+
+
+def _stepped_drop(length: int, budget: int) -> tuple[int, int]:
+    """How much of `length` to drop so that the rest fits `budget`, and the step it is a multiple of."""
+    step = max(1, int(budget * PREFIX_STEP_SHARE))
+    return -(-max(0, length - budget) // step) * step, step
+
+
+def trim_start(tokens: list[int], budget: int, starts_line: Sequence[bool]) -> list[int]:
+    """The end of `tokens` that fits `budget`, cut in steps and, if one is near, at a line's start."""
+    drop, step = _stepped_drop(len(tokens), budget)
+    if not drop:
+        return tokens
+    for cut in range(drop, min(drop + step // 2, len(tokens))):
+        if starts_line[cut]:
+            return tokens[cut:]
+    return tokens[drop:]
+
+
+class PromptBuilder:
+    """Makes prompts of at most `max_length` tokens, generated ones included."""
+
+    def __init__(self, template: CodeTemplate, tokenizer: Tokenizer, max_length: int) -> None:
+        self._template = template
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+
+    def raw(self, text: str, begin: int | None, reserve: int) -> BuiltPrompt:
+        """`text` as it is, after the begin token; nothing is trimmed. Raises RequestError if too long."""
+        ids = ([begin] if begin is not None else []) + self._tokenizer.encode(text)
+        return self.ids(ids, reserve)
+
+    def ids(self, tokens: Sequence[int], reserve: int) -> BuiltPrompt:
+        """A prompt given as ids. Raises RequestError if it is empty, too long, or not of this vocabulary."""
+        if not tokens:
+            raise RequestError("the prompt is empty; send some text or token ids", "prompt")
+        if len(tokens) + reserve > self._max_length:
+            raise RequestError(
+                f"the prompt has {len(tokens)} tokens and {reserve} are to be generated, but the context "
+                f"holds {self._max_length}; shorten the prompt or lower the number to generate",
+                "prompt",
+            )
+        if not all(0 <= token < self._tokenizer.vocab_size for token in tokens):
+            raise RequestError(f"token ids must be from 0 to {self._tokenizer.vocab_size - 1}", "prompt")
+        return BuiltPrompt(tuple(tokens))
+
+    def code(self, segments: Sequence[Segment], path: str, language: str, reserve: int) -> BuiltPrompt:
+        """Render `segments` around the cursor within the context, `reserve` tokens kept free.
+
+        Raises RequestError if not even an empty prompt leaves room for `reserve` tokens.
+        """
+        prefix, suffix = self._joined(segments, "prefix"), self._joined(segments, "suffix")
+        context = [s for s in segments if s.kind not in ("prefix", "suffix")]
+        bare = CodePrompt(Segment("prefix", ""), path=path, language=language)
+        budget = self._max_length - reserve - len(self._encode(bare))
+        if budget < 1:
+            raise RequestError(
+                f"{reserve} tokens to generate leave no room for a prompt in a context of "
+                f"{self._max_length}; ask for fewer",
+                "n_predict",
+            )
+        fitted_suffix = self._fit_suffix(suffix, int(budget * SUFFIX_SHARE))
+        fitted_context = self._fit_context(context, int(budget * CONTEXT_SHARE))
+        rendered = CodePrompt(
+            Segment("prefix", ""),
+            suffix=fitted_suffix.segment,
+            context=tuple(f.segment for f in fitted_context if f.fate == "kept"),
+            path=path,
+            language=language,
+        )
+        head = self._encode(rendered)
+        fitted_prefix = self._fit_prefix(prefix, self._max_length - reserve - len(head))
+        fates = self._fates(segments, fitted_prefix, fitted_suffix, fitted_context)
+        return BuiltPrompt((*head, *fitted_prefix.tokens), fates)
+
+    def _joined(self, segments: Sequence[Segment], kind: str) -> Segment:
+        parts = [s for s in segments if s.kind == kind]
+        empty = Segment("prefix" if kind == "prefix" else "suffix", "")
+        return replace(parts[0], text="".join(p.text for p in parts)) if parts else empty
+
+    def _encode(self, prompt: CodePrompt) -> list[int]:
+        ids: list[int] = []
+        for piece in self._template.render(prompt):
+            if isinstance(piece, Special):
+                ids.append(self._tokenizer.special(piece.token))
+            else:
+                ids += self._tokenizer.encode(piece.text)
+        return ids
+
+    def _fit_prefix(self, prefix: Segment, budget: int) -> _Fitted:
+        drop, _ = _stepped_drop(len(prefix.text), budget * MAX_TOKEN_CHARACTERS)
+        tokens = self._tokenizer.encode(prefix.text[drop:])
+        if not drop and len(tokens) <= budget:
+            return _Fitted(prefix, tokens, "kept")
+        starts_line = [self._tokenizer.decode([token]).startswith("\n") for token in tokens]
+        return _Fitted(prefix, trim_start(tokens, budget, starts_line), "trimmed")
+
+    def _fit_suffix(self, suffix: Segment, budget: int) -> _Fitted:
+        limit = budget * MAX_TOKEN_CHARACTERS
+        tokens = self._tokenizer.encode(suffix.text[:limit])
+        if len(tokens) <= budget and len(suffix.text) <= limit:
+            return _Fitted(suffix, tokens, "kept")
+        text = self._tokenizer.decode(tokens[:budget])
+        whole_lines = text.rfind("\n") + 1
+        text = text[:whole_lines] if whole_lines else text.rstrip("\N{REPLACEMENT CHARACTER}")
+        return _Fitted(replace(suffix, text=text), tokens[:budget], "trimmed" if text else "dropped")
+
+    def _fit_context(self, context: Sequence[Segment], budget: int) -> list[_Fitted]:
+        """Whole segments by rank while they fit; in the prompt, stable ones first, otherwise as sent."""
+        order = sorted(context, key=lambda s: s.stability != "stable")
+        fates: dict[int, _Fitted] = {}
+        for segment in sorted(order, key=lambda s: -s.rank):
+            alone = CodePrompt(Segment("prefix", ""), context=(segment,))
+            cost = len(self._encode(alone)) - len(self._encode(replace(alone, context=())))
+            kept = cost <= budget
+            budget -= cost if kept else 0
+            fates[id(segment)] = _Fitted(segment, [0] * cost if kept else [], "kept" if kept else "dropped")
+        return [fates[id(segment)] for segment in order]
+
+    @staticmethod
+    def _fates(
+        segments: Sequence[Segment], prefix: _Fitted, suffix: _Fitted, context: Sequence[_Fitted]
+    ) -> tuple[SegmentFate, ...]:
+        by_kind = {"prefix": prefix, "suffix": suffix}
+        by_identity = {id(f.segment): f for f in context}
+        fitted = [by_kind.get(s.kind) or by_identity[id(s)] for s in segments]
+        return tuple(SegmentFate(i, f.fate, len(f.tokens)) for i, f in enumerate(fitted))

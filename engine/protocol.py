@@ -1,0 +1,173 @@
+"""What crosses the wire between a client and the engine, beside llama-server's and OpenAI's own fields.
+
+Everything of ours travels under one ``umbrella`` object: a `UmbrellaRequest` in the request body, an
+`UmbrellaReply` in every response and in every streamed event. This module is its only definition.
+It owns names, types and ranges, and knows nothing of models, sockets or editors; it must stay
+importable without torch. Readers ignore fields they do not know, so that either side may be newer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+PROTOCOL_VERSION = 1
+
+SegmentKind = Literal["prefix", "suffix", "definition", "snippet", "edit"]
+Stability = Literal["stable", "volatile"]
+Priority = Literal["typing", "chat", "prefetch"]
+Fate = Literal["kept", "trimmed", "dropped"]
+
+
+class StopReason(StrEnum):
+    """Why a generation ended."""
+
+    END = "end"
+    """The target emitted an end token."""
+    LENGTH = "length"
+    """`max_tokens` were generated, or the context is full."""
+    STRING = "string"
+    """A stop string appeared; it is not part of the text."""
+    LINES = "lines"
+    """`StopSpec.max_lines` lines are complete."""
+    INDENT = "indent"
+    """A line began left of `StopSpec.min_indent`; it is not part of the text."""
+    DEADLINE = "deadline"
+    """`t_max_predict_ms` passed."""
+    CANCELLED = "cancelled"
+    """The client went away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of text the engine may put into the prompt.
+
+    `rank` orders what is kept when the token budget is short (higher first); it never reorders the
+    prompt. `stability` says whether the text is likely to be the same at the next keystroke: stable
+    segments go first, so that the KV cache of what precedes the cursor stays valid.
+    """
+
+    kind: SegmentKind
+    text: str
+    path: str = ""
+    language: str = ""
+    rank: float = 0.0
+    stability: Stability = "stable"
+
+
+@dataclass(frozen=True, slots=True)
+class StopSpec:
+    """Where a completion ends, checked by the engine so that no pass is spent past it."""
+
+    strings: tuple[str, ...] = ()
+    max_lines: int | None = None
+    """Complete lines to generate at most; the line that holds the cursor is the first."""
+    min_indent: int | None = None
+    """Columns: stop before a later non-blank line that is indented by less (a tab is one column)."""
+
+    def __post_init__(self) -> None:
+        if self.max_lines is not None and self.max_lines < 1:
+            raise ValueError("max_lines must be at least 1")
+        if self.min_indent is not None and self.min_indent < 0:
+            raise ValueError("min_indent must not be negative")
+        if any(not string for string in self.strings):
+            raise ValueError("strings must not hold an empty string")
+
+
+@dataclass(frozen=True, slots=True)
+class UmbrellaRequest:
+    """Our part of a request. Every field has a default: a plain llama-server client sends none."""
+
+    version: int = PROTOCOL_VERSION
+    segments: tuple[Segment, ...] = ()
+    path: str = ""
+    language: str = ""
+    session: str = ""
+    """An editor document; KV slots are kept by it."""
+    workspace: str = ""
+    priority: Priority = "typing"
+    n: int = 1
+    """Alternatives wanted. Reserved: one is returned."""
+    stop: StopSpec = field(default_factory=StopSpec)
+    prefix_bytes: int = 0
+    """UTF-8 bytes of a partial word before the cursor that may be re-tokenised. Reserved."""
+    speculative: bool = True
+    """False decodes plainly, one token a pass, for comparison."""
+
+    def __post_init__(self) -> None:
+        if self.version < 1:
+            raise ValueError("version must be at least 1")
+        if not 1 <= self.n <= 16:
+            raise ValueError("n must be between 1 and 16")
+        if self.prefix_bytes < 0:
+            raise ValueError("prefix_bytes must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds, cumulative since the request was accepted."""
+
+    queue_ms: float = 0.0
+    prefill_ms: float = 0.0
+    """Until the first pass, which also verifies the first draft tree, has been accepted."""
+    decode_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCounts:
+    """Tokens, cumulative since the request was accepted."""
+
+    prompt: int = 0
+    reused: int = 0
+    """Prompt tokens whose keys and values were still cached."""
+    generated: int = 0
+    drafted: int = 0
+    """Tree nodes verified by the target, roots not counted."""
+    accepted: int = 0
+    """Of those, the ones that were emitted."""
+    target_passes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFate:
+    """What became of request segment number `index`."""
+
+    index: int
+    fate: Fate
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class UmbrellaReply:
+    """Our part of a response or of a streamed event."""
+
+    timings: Timings
+    tokens: TokenCounts
+    version: int = PROTOCOL_VERSION
+    index: int = 0
+    """Which alternative this event belongs to."""
+    logprobs: tuple[float, ...] = ()
+    """Natural log-probability, under the target, of each token of this event."""
+    stop: StopReason | None = None
+    """Set in the last event only."""
+    segments: tuple[SegmentFate, ...] = ()
+    """Set in the last event only."""
+
+
+HealthState = Literal["starting", "loading", "ready", "draining", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The body of ``GET /health``."""
+
+    state: HealthState
+    progress: float
+    """0 to 1: how much of the checkpoints is loaded."""
+    package: str
+    protocol: int
+    config_hash: str
+    pid: int
+    message: str = ""

@@ -1,0 +1,54 @@
+"""What a generation is asked for, whichever HTTP dialect asked. Torch-free; knows nothing of HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.protocol import Priority, Segment, StopSpec
+
+
+@dataclass(frozen=True, slots=True)
+class CodePrompt:
+    """Segments around a cursor, for the engine's template to render and to fit to the context."""
+
+    segments: tuple[Segment, ...]
+    path: str = ""
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TextPrompt:
+    """Text as it is: a begin token and no template."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPrompt:
+    """Token ids as they are."""
+
+    tokens: tuple[int, ...]
+
+
+Prompt = CodePrompt | TextPrompt | TokenPrompt
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One generation, complete: every default is filled in, every range is checked."""
+
+    prompt: Prompt
+    max_tokens: int
+    """At least 1."""
+    stop: StopSpec
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    seed: int
+    deadline_ms: float | None = None
+    """From the first token on; acts once a line is complete, as llama-server's `t_max_predict_ms` does."""
+    session: str = ""
+    priority: Priority = "typing"
+    speculative: bool = True

@@ -1,0 +1,86 @@
+"""Choosing a token from the target's logits. Knows nothing of trees, caches or drafts.
+
+Randomness is keyed by (seed, position): which token stands at a position does not depend on how the
+passes before it were shaped, on what was cached, or on what was drafted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How a token is drawn. Temperature 0 is greedy; 0 or 1 turn the filters off, as in llama-server."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A drawn token."""
+
+    token: int
+    logprob: float
+    """Natural log-probability under the target itself, before penalty, temperature and filters."""
+
+
+def uniform(seed: int, position: int) -> float:
+    """The one uniform draw in [0, 1) that belongs to (seed, position). Philox: Salmon et al. 2011."""
+    return float(np.random.Generator(np.random.Philox(key=seed, counter=position)).random())
+
+
+def _penalise(logits: Tensor, history: Sequence[int], penalty: float) -> Tensor:
+    """Divide positive and multiply negative logits of seen tokens (CTRL, Keskar et al. 2019)."""
+    seen = torch.tensor(sorted(set(history)), device=logits.device)
+    values = logits[seen]
+    return logits.index_put((seen,), torch.where(values > 0, values / penalty, values * penalty))
+
+
+def distribution(logits: Tensor, params: SamplingParams, history: Sequence[int]) -> Tensor:
+    """What is drawn from: [vocab] logits -> [vocab] probabilities, float64, after every filter.
+
+    `history` is the path's own: prompt and emitted tokens up to this position.
+    """
+    logits = logits.double()
+    if params.repetition_penalty != 1.0:
+        logits = _penalise(logits, history, params.repetition_penalty)
+    if params.temperature == 0.0:
+        greedy = torch.zeros_like(logits)
+        greedy[logits.argmax()] = 1.0
+        return greedy
+    probabilities = torch.softmax(logits / params.temperature, dim=-1)
+    # A stable sort: among equal probabilities the lower token id comes first, on every device.
+    ranked, order = torch.sort(probabilities, descending=True, stable=True)
+    keep = torch.ones_like(ranked, dtype=torch.bool)
+    if params.top_k > 0:
+        keep[params.top_k :] = False
+    if params.top_p < 1.0:
+        # The token that crosses the threshold is kept.
+        keep &= ranked.cumsum(0) - ranked < params.top_p
+    if params.min_p > 0.0:
+        keep &= ranked >= params.min_p * ranked[0]
+    keep[0] = True
+    kept = torch.zeros_like(probabilities).scatter(0, order, torch.where(keep, ranked, 0.0))
+    return kept / kept.sum()
+
+
+def choose(logits: Tensor, params: SamplingParams, history: Sequence[int], position: int) -> Choice:
+    """Draw the token for `position` from [vocab] logits."""
+    if params.temperature == 0.0 and params.repetition_penalty == 1.0:
+        token = int(logits.argmax())
+    else:
+        cumulative = distribution(logits, params, history).cumsum(0)
+        threshold = uniform(params.seed, position) * float(cumulative[-1])
+        token = int((cumulative <= threshold).sum().clamp_(max=len(logits) - 1))
+    return Choice(token, float(logits[token] - logits.logsumexp(-1)))

@@ -1,0 +1,93 @@
+"""Where generated text ends, and what of it may be sent already. Owns stop rules over text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from engine.protocol import StopReason, StopSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The text ends before offset `at`."""
+
+    at: int
+    reason: StopReason
+    string: str = ""
+    """The stop string found, where one was."""
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" \t"))
+
+
+def find_cut(text: str, spec: StopSpec) -> Cut | None:
+    """The earliest place where `spec` ends `text`, or None."""
+    cuts = [Cut(at, StopReason.STRING, s) for s in spec.strings if (at := text.find(s)) >= 0]
+    line_end, lines = text.find("\n"), 1
+    while line_end >= 0:
+        if lines == spec.max_lines:
+            cuts.append(Cut(line_end, StopReason.LINES))
+            break
+        following = text[line_end + 1 :].split("\n", 1)[0]
+        if spec.min_indent and following.strip() and _indent(following) < spec.min_indent:
+            cuts.append(Cut(len(text[:line_end].rstrip()), StopReason.INDENT))
+            break
+        line_end, lines = text.find("\n", line_end + 1), lines + 1
+    return min(cuts, key=lambda cut: cut.at, default=None)
+
+
+def settled(text: str, spec: StopSpec) -> int:
+    """How much of `text` no later token can take back: what might begin a stop is held."""
+    length = len(text)
+    for string in spec.strings:
+        for size in range(min(len(string) - 1, len(text)), 0, -1):
+            if text.endswith(string[:size]):
+                length = min(length, len(text) - size)
+                break
+    if spec.min_indent:
+        length = min(length, len(text.rstrip()))
+    return length
+
+
+class TextStream:
+    """Turns tokens into text until a stop rule ends it. The decoder's `StopRule`.
+
+    Text handed out by `take` is never withdrawn: nothing past the end is ever handed out.
+    """
+
+    def __init__(self, decode: Callable[[int], str], end_tokens: Iterable[int], spec: StopSpec) -> None:
+        self._decode = decode
+        self._end_tokens = frozenset(end_tokens)
+        self._spec = spec
+        self._text = ""
+        self._taken = 0
+        self._cut: Cut | None = None
+
+    def push(self, token: int) -> StopReason | None:
+        """Take in one generated token; the reason to stop if it is the last."""
+        if token in self._end_tokens:
+            return StopReason.END
+        self._text += self._decode(token)
+        self._cut = find_cut(self._text, self._spec)
+        return self._cut.reason if self._cut else None
+
+    @property
+    def stop_string(self) -> str:
+        """The stop string that ended the text, or ''."""
+        return self._cut.string if self._cut else ""
+
+    def take(self) -> str:
+        """Text that has become certain since the last call."""
+        end = self._cut.at if self._cut else settled(self._text, self._spec)
+        return self._take_until(end)
+
+    def finish(self) -> str:
+        """What was still held back, once no more tokens come."""
+        return self._take_until(self._cut.at if self._cut else len(self._text))
+
+    def _take_until(self, end: int) -> str:
+        piece = self._text[self._taken : end]
+        self._taken = max(self._taken, end)
+        return piece

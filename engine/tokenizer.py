@@ -1,0 +1,93 @@
+"""Text to token ids and back. Text never becomes a special token; ids become text as they arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers.decoders import DecodeStream
+from transformers import PreTrainedTokenizerFast
+
+from engine.errors import CheckpointError
+
+
+class Tokenizer:
+    """A checkpoint's own tokenizer, with the one guarantee that a prompt needs: text is data."""
+
+    def __init__(self, fast: FastTokenizer, folder: Path) -> None:
+        # Without this a file that contains "<|eot_id|>" would end the user's turn.
+        fast.encode_special_tokens = True
+        self._fast = fast
+        self._folder = folder
+
+    @staticmethod
+    def load(folder: Path) -> Tokenizer:
+        """Read the tokenizer files beside a checkpoint. Raises CheckpointError if there are none."""
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise CheckpointError(
+                f"{folder} has no tokenizer.json. Put the checkpoint's own fast tokenizer there."
+            )
+        try:
+            loaded = cast(
+                "PreTrainedTokenizerFast",
+                PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True),
+            )
+        except Exception as error:  # the tokenizers library raises plain Exception for what it cannot parse
+            raise CheckpointError(f"{file} cannot be read ({error}). Fetch it again.") from error
+        return Tokenizer(loaded.backend_tokenizer, folder)
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids in use, special tokens included."""
+        return self._fast.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text` alone: nothing added, nothing in it taken for a special token."""
+        return self._fast.encode(text, add_special_tokens=False).ids
+
+    def special(self, token: str) -> int:
+        """The id of a special token. Raises CheckpointError if the vocabulary lacks it."""
+        known = self.find_special(token)
+        if known is None:
+            raise CheckpointError(
+                f"the tokenizer in {self._folder} has no {token}, which the prompt template needs; "
+                "choose a template that this model was trained with."
+            )
+        return known
+
+    def find_special(self, token: str) -> int | None:
+        """The id of a special token, or None where the vocabulary lacks it."""
+        return self._fast.token_to_id(token)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`, special tokens left out."""
+        return self._fast.decode(list(ids), skip_special_tokens=True)
+
+    def detokenizer(self, before: Sequence[int] = ()) -> Detokenizer:
+        """A stream of text for the tokens that follow `before`."""
+        return Detokenizer(self._fast, before)
+
+    def vocabulary(self) -> dict[str, int]:
+        """Every token and its id, for comparing two vocabularies."""
+        return self._fast.get_vocab(with_added_tokens=True)
+
+
+class Detokenizer:
+    """Ids in, text out, one at a time; characters that span tokens come out whole.
+
+    The concatenation of what `push` returned is the decoding of all ids, less a trailing incomplete
+    character.
+    """
+
+    def __init__(self, fast: FastTokenizer, before: Sequence[int]) -> None:
+        self._fast = fast
+        # Some tokenizers write a word's first token differently at the start of a text: show them
+        # a little of what came before.
+        self._stream = DecodeStream(ids=list(before[-6:]), skip_special_tokens=True)
+
+    def push(self, token: int) -> str:
+        """The text that `token` completes, which may be none yet."""
+        return self._stream.step(self._fast, token) or ""

@@ -1,0 +1,253 @@
+"""Trains one model of the pair: next-token loss on packed rows, resumable at every saved step.
+
+Run alone, or one process a core with ``torchrun --nproc-per-node 2``; the processes average their
+gradients. The schedule is warm-up, constant, linear decay (trapezoidal; Hu et al. 2024, MiniCPM).
+Hidden matrices are optimised with Muon, the rest with AdamW.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from engine.training.muon import Muon
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """A Llama of the pair. Widths are multiples of 128, AWQ's group size."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+
+
+SHAPES = {
+    "target": ModelShape(256, 768, 4, 4, 2),
+    "draft": ModelShape(128, 384, 2, 2, 1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPlan:
+    """Everything that decides the result, saved beside it."""
+
+    shape: str
+    tokens: int
+    seed: int = 0
+    length: int = 1024
+    batch_rows: int = 8
+    """Rows a step, over all processes."""
+    matrix_lr: float = 0.02
+    other_lr: float = 0.003
+    weight_decay: float = 0.05
+    warmup: float = 0.02
+    decay: float = 0.45
+    save_every: int = 100
+
+    @property
+    def steps(self) -> int:
+        return self.tokens // (self.length * self.batch_rows)
+
+    def scale(self, step: int) -> float:
+        """The learning rate's factor at `step`."""
+        done = step / self.steps
+        return min(1.0, (step + 1) / (self.warmup * self.steps), (1.0 - done) / self.decay)
+
+
+def build(shape: ModelShape, tokenizer: PreTrainedTokenizerFast, max_length: int = 2048) -> LlamaForCausalLM:
+    """A fresh model of `shape` with the tokenizer's vocabulary and tied embeddings."""
+    ids = tokenizer.backend_tokenizer.token_to_id
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        **asdict(shape),
+        max_position_embeddings=max_length,
+        tie_word_embeddings=True,
+        bos_token_id=ids("<|begin_of_text|>"),
+        eos_token_id=ids("<|eot_id|>"),
+        pad_token_id=ids("<|finetune_right_pad_id|>"),
+    )
+    model = LlamaForCausalLM(config)
+    depth_scale = (2 * shape.num_hidden_layers) ** -0.5
+    for name, parameter in model.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            parameter.data *= depth_scale
+    return model
+
+
+def optimisers(model: nn.Module, plan: TrainPlan) -> list[torch.optim.Optimizer]:
+    """Muon for hidden matrices, AdamW for the embedding and the norms."""
+    matrices = [
+        p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n
+    ]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    muon = Muon(matrices, lr=plan.matrix_lr, weight_decay=plan.weight_decay)
+    adam = torch.optim.AdamW(others, lr=plan.other_lr, betas=(0.9, 0.95), weight_decay=0.0)
+    return [muon, adam]
+
+
+class Checkpoint:
+    """The last good step on disk: weights and optimiser state as safetensors, scalars as JSON, no pickle."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save(
+        self, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], log: list[Any]
+    ) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        tensors = {f"model.{n}": p.detach().contiguous() for n, p in model.named_parameters()}
+        for which, optimizer in enumerate(optimizers):
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {
+                    f"opt.{which}.{index}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()
+                }
+        temporary = self._folder / "last.safetensors.tmp"
+        save_file(tensors, temporary, metadata={"progress": json.dumps({"step": step, "log": log})})
+        temporary.replace(self._folder / "last.safetensors")
+
+    def load(self, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> tuple[int, list[Any]]:
+        """Restore what was saved and return (next step, log); (0, []) where nothing was."""
+        path = self._folder / "last.safetensors"
+        if not path.exists():
+            return 0, []
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            progress = json.loads(file.metadata()["progress"])
+        tensors = load_file(path)
+        for name, parameter in model.named_parameters():
+            parameter.data.copy_(tensors[f"model.{name}"])
+        for which, optimizer in enumerate(optimizers):
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in tensors.items():
+                if key.startswith(f"opt.{which}."):
+                    _, _, index, name = key.split(".", 3)
+                    state.setdefault(int(index), {})[name] = tensor
+            whole = optimizer.state_dict()
+            optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+        return progress["step"], progress["log"]
+
+
+def average_gradients(model: nn.Module, world: int) -> None:
+    """Give every process the mean of all processes' gradients."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    offset = 0
+    for gradient in gradients:
+        gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient) / world)
+        offset += gradient.numel()
+
+
+def loss_of(model: Any, rows: Tensor) -> Tensor:
+    """Mean next-token loss in nats over `rows` [batch, length + 1]."""
+    logits = model(input_ids=rows[:, :-1]).logits
+    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten())
+
+
+def micro_batches(rows: Any, step: int, plan: TrainPlan, rank: int, world: int) -> Iterator[Tensor]:
+    """This process's rows of `step`, in pieces of at most four. Training takes `rows` in their order."""
+    first = step * plan.batch_rows + rank
+    picked = [(first + i) % len(rows) for i in range(0, plan.batch_rows, world)]
+    for i in range(0, len(picked), 4):
+        yield torch.from_numpy(rows[picked[i : i + 4]].astype(np.int64))
+
+
+def train(plan: TrainPlan, rows_file: Path, held_out_file: Path, tokenizer_dir: Path, out: Path) -> None:
+    """Train to the end of `plan`, resuming from ``out/last.safetensors``, and save a checkpoint in `out`."""
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if world > 1:
+        dist.init_process_group("gloo")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        torch.set_num_threads(1 if world > 1 else os.cpu_count() or 1)
+    torch.manual_seed(plan.seed)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_dir)
+    rows, held_out = np.load(rows_file, mmap_mode="r"), np.load(held_out_file, mmap_mode="r")
+    model = build(SHAPES[plan.shape], tokenizer)
+    nn.Module.to(model, device)
+    steppers = optimisers(model, plan)
+    checkpoint = Checkpoint(out)
+    start, log = checkpoint.load(model, steppers)
+    run = torch.compile(model)
+    bases = [[group["lr"] for group in s.param_groups] for s in steppers]
+    if start:
+        bases = [[plan.matrix_lr], [plan.other_lr]]
+    columns = ("[progress.description]{task.description}", BarColumn(), TimeRemainingColumn())
+    with Progress(*(TextColumn(c) if isinstance(c, str) else c for c in columns), disable=rank > 0) as bar:
+        task = bar.add_task("training", total=plan.steps, completed=start)
+        began, seen = time.monotonic(), 0
+        for step in range(start, plan.steps):
+            for stepper, base in zip(steppers, bases, strict=True):
+                for group, lr in zip(stepper.param_groups, base, strict=True):
+                    group["lr"] = lr * plan.scale(step)
+                stepper.zero_grad(set_to_none=True)
+            total = 0.0
+            pieces = list(micro_batches(rows, step, plan, rank, world))
+            for piece in pieces:
+                with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+                    loss = loss_of(run, piece.to(device)) / len(pieces)
+                loss.backward()
+                total += loss.item()
+            if world > 1:
+                average_gradients(model, world)
+            if not np.isfinite(total):
+                raise FloatingPointError(
+                    f"the loss is {total} at step {step}; {out} keeps the last good step"
+                )
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for stepper in steppers:
+                stepper.step()
+            seen += plan.length * plan.batch_rows
+            speed = seen / (time.monotonic() - began)
+            bar.update(task, completed=step + 1, description=f"loss {total:.3f}  {speed:,.0f} tokens/s")
+            last = step + 1 == plan.steps
+            if rank == 0 and ((step + 1) % plan.save_every == 0 or last):
+                with torch.no_grad():
+                    sample = torch.from_numpy(held_out[:8].astype(np.int64)).to(device)
+                    held = loss_of(model, sample).item()
+                log.append({"step": step + 1, "loss": round(total, 4), "held_out": round(held, 4)})
+                print(json.dumps(log[-1] | {"tokens_per_s": round(speed)}), flush=True)
+                checkpoint.save(step + 1, model, steppers, log)
+    if rank == 0:
+        model.save_pretrained(out / "model")
+        tokenizer.save_pretrained(out / "model")
+        (out / "training.json").write_text(json.dumps({"plan": asdict(plan), "log": log}, indent=1))
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("shape", choices=sorted(SHAPES))
+    parser.add_argument("--tokens", type=int, required=True)
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with rows.npy, held_out.npy and tokenizer/"
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    plan = TrainPlan(shape=options.shape, tokens=options.tokens, seed=options.seed)
+    data: Path = options.data
+    train(plan, data / "rows.npy", data / "held_out.npy", data / "tokenizer", options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""A scripted backend in place of models, and an engine's process around it.
+
+``python -m tests.engine.fakes serve ...`` is ``umbrella-engine`` with this backend.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from engine.backend import Text
+from engine.cli import main
+from engine.client import Endpoint, ask_to_drain, fetch_health
+from engine.config import EngineConfig
+from engine.errors import CheckpointError, EngineUnavailable, RequestError
+from engine.protocol import SegmentFate, StopReason, TokenCounts
+from engine.request import CodePrompt, GenerationRequest, TextPrompt
+from engine.runtime import RuntimeDir
+from engine.server import listen_tcp, serve
+from engine.text import TextStream
+
+LAYERS = 4
+END = 0
+DEADLINE_S = 20.0
+"""How long a test waits for what must happen."""
+
+
+@dataclass(frozen=True, slots=True)
+class FakeStep:
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    counts: TokenCounts
+    stop: StopReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FakePrompt:
+    tokens: tuple[int, ...]
+    fates: tuple[SegmentFate, ...] = ()
+    truncated: bool = False
+
+
+@dataclass(slots=True)
+class FakeSlot:
+    tokens: list[int] = field(default_factory=list[int])
+
+    def reusable(self, tokens: Sequence[int]) -> int:
+        pairs = zip(self.tokens, tokens, strict=False)
+        return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(self.tokens), len(tokens)))
+
+
+def nothing(_layer: int) -> None:
+    pass
+
+
+def dawdle(_layer: int) -> None:
+    time.sleep(0.02)
+
+
+@dataclass(slots=True)
+class FakeBackend:
+    """One character a token, one token a pass, `LAYERS` layers a pass.
+
+    The token after n others is ``answer[n % len(answer)]``: what stands at a position depends on the
+    position alone, as with a real model and a fixed seed.
+    """
+
+    answer: str = "abcdefghijklmnopqrstuvwxyz"
+    in_layer: Callable[[int], None] = nothing
+    """Called inside every layer; tests stop the world here."""
+    slots: list[FakeSlot] = field(default_factory=list[FakeSlot])
+
+    def encode(self, request: GenerationRequest) -> FakePrompt:
+        prompt = request.prompt
+        if isinstance(prompt, CodePrompt):
+            text = "".join(segment.text for segment in prompt.segments)
+            fates = tuple(SegmentFate(i, "kept", len(s.text)) for i, s in enumerate(prompt.segments))
+            return FakePrompt((END, *map(ord, text)), fates)
+        if isinstance(prompt, TextPrompt):
+            return FakePrompt((END, *map(ord, prompt.text)))
+        if any(token > 255 for token in prompt.tokens):
+            raise RequestError("prompt: token ids must be below 256", "prompt")
+        return FakePrompt(prompt.tokens)
+
+    def text(self, request: GenerationRequest, _prompt: Sequence[int]) -> TextStream:
+        return TextStream(chr, {END}, request.stop)
+
+    def new_slot(self) -> FakeSlot:
+        self.slots.append(FakeSlot())
+        return self.slots[-1]
+
+    def generate(
+        self,
+        request: GenerationRequest,
+        tokens: Sequence[int],
+        slot: FakeSlot,
+        text: Text,
+        max_tokens: int,
+        before_layer: Callable[[int], None],
+    ) -> Iterator[FakeStep]:
+        if isinstance(request.prompt, TextPrompt) and request.prompt.text == "explode":
+            raise ZeroDivisionError(request.prompt.text)
+        reused = slot.reusable(tokens)
+        slot.tokens = list(tokens)
+        for count in range(1, max_tokens + 1):
+            for layer in range(LAYERS):
+                before_layer(layer)
+                self.in_layer(layer)
+            token = ord(self.answer[(len(tokens) + count - 1) % len(self.answer)])
+            slot.tokens.append(token)
+            stop = text.push(token) or (StopReason.LENGTH if count == max_tokens else None)
+            counts = TokenCounts(len(tokens), reused, count, count, count - 1, count)
+            yield FakeStep((token,), (-0.5,), counts, stop)
+            if stop:
+                return
+
+
+class Gate:
+    """Holds a generation inside a layer until told to go on."""
+
+    def __init__(self, *, layer: int = 0) -> None:
+        self._layer = layer
+        self._go = threading.Semaphore(0)
+        self.reached = threading.Semaphore(0)
+        self.open = False
+
+    def __call__(self, layer: int) -> None:
+        if layer == self._layer and not self.open:
+            self.reached.release()
+            assert self._go.acquire(timeout=DEADLINE_S)
+
+    def wait(self) -> None:
+        """Until a generation stands in the layer."""
+        assert self.reached.acquire(timeout=DEADLINE_S)
+
+    def step(self) -> None:
+        """Let it go on to the same layer of the next pass."""
+        self._go.release()
+
+    def release(self) -> None:
+        """Let everything pass from now on."""
+        self.open = True
+        self._go.release(1000)
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread or process is about to do."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.005)
+
+
+def load_fake(config: EngineConfig, progress: Callable[[float], None]) -> FakeBackend:
+    """What `config.model` asks for: ``fake:broken`` cannot be loaded, ``fake:slow`` dawdles in layers."""
+    progress(0.5)
+    if config.model == "fake:broken":
+        raise CheckpointError("model.safetensors is cut off; fetch it again")
+    dawdle: Callable[[int], None] = (
+        nothing if config.model != "fake:slow" else lambda _layer: time.sleep(0.02)
+    )
+    return FakeBackend(in_layer=dawdle)
+
+
+class RunningEngine:
+    """A served fake, and ways to talk to it."""
+
+    def __init__(self, place: RuntimeDir, thread: threading.Thread, tcp: Endpoint | None) -> None:
+        self.place = place
+        self.thread = thread
+        self.endpoint = place.endpoint()
+        self.tcp = tcp
+        self.http = httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(place.socket)),
+            base_url="http://localhost",
+            timeout=DEADLINE_S,
+        )
+
+    def metric(self, line: str) -> float:
+        """The value of the metric written as `line`; 0 if it is not there yet."""
+        for found in self.http.get("/metrics").text.splitlines():
+            if found.startswith(f"{line} "):
+                return float(found.rsplit(" ", 1)[1])
+        return 0.0
+
+
+@contextmanager
+def running_engine(
+    folder: Path,
+    backend: FakeBackend | None = None,
+    config: EngineConfig | None = None,
+    load: Callable[[Callable[[float], None]], FakeBackend] | None = None,
+    *,
+    with_tcp: bool = False,
+) -> Generator[RunningEngine]:
+    """Serve a fake from a thread of this process, over real sockets in `folder`."""
+    fake, config = backend or FakeBackend(), config or EngineConfig(model="fake")
+    place = RuntimeDir.prepare(folder)
+    tcp = listen_tcp("127.0.0.1", 0) if with_tcp else None
+    thread = threading.Thread(
+        target=serve, args=(config, load or (lambda _progress: fake), place), kwargs={"tcp": tcp}
+    )
+    thread.start()
+    eventually(lambda: _answers(place))
+    engine = RunningEngine(place, thread, place.tcp_endpoint() if tcp else None)
+    try:
+        yield engine
+    finally:
+        with suppress(EngineUnavailable):  # It may have ended already.
+            ask_to_drain(place.endpoint())
+        thread.join(DEADLINE_S)
+        engine.http.close()
+        assert not thread.is_alive()
+
+
+def _answers(place: RuntimeDir) -> bool:
+    try:
+        fetch_health(place.endpoint())
+    except EngineUnavailable:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main(load=load_fake))

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from engine.client import Endpoint, EngineClient, InfillCall, StreamEvent, fetch_health
+from engine.errors import CheckpointError, EngineUnavailable, ProtocolMismatch, RequestError
+from engine.protocol import Segment, StopReason, UmbrellaRequest
+from tests.engine.fakes import FakeBackend, Gate, eventually, running_engine
+
+
+def stream(endpoint: Endpoint, call: InfillCall) -> list[StreamEvent]:
+    async def collect() -> list[StreamEvent]:
+        client = EngineClient(endpoint)
+        try:
+            return [event async for event in client.infill(call)]
+        finally:
+            await client.aclose()
+
+    return asyncio.run(collect())
+
+
+def test_a_stream_is_text_and_what_is_known_so_far(tmp_path: Path) -> None:
+    segments = (Segment("prefix", "ab"), Segment("suffix", "c"))
+    call = InfillCall(umbrella=UmbrellaRequest(segments=segments), max_tokens=3)
+    with running_engine(tmp_path) as engine:
+        events = stream(engine.endpoint, call)
+    assert "".join(event.text for event in events) == "efg"
+    assert [event.final for event in events] == [False, False, True]
+    assert [event.reply.tokens.generated for event in events] == [1, 2, 3]
+    assert events[-1].reply.stop is StopReason.LENGTH
+    assert [fate.fate for fate in events[-1].reply.segments] == ["kept", "kept"]
+
+
+def test_connections_are_kept_and_health_is_typed(tmp_path: Path) -> None:
+    async def ask_twice(endpoint: Endpoint) -> list[str]:
+        client = EngineClient(endpoint)
+        states = [(await client.health()).state, (await client.health()).state]
+        await client.aclose()
+        return states
+
+    with running_engine(tmp_path) as engine:
+        eventually(lambda: fetch_health(engine.endpoint).state == "ready")
+        assert asyncio.run(ask_twice(engine.endpoint)) == ["ready", "ready"]
+
+
+def test_closing_the_iterator_cancels_in_the_engine(tmp_path: Path) -> None:
+    gate = Gate(layer=1)
+
+    async def read_one_and_close(endpoint: Endpoint) -> None:
+        client = EngineClient(endpoint)
+        async with aclosing(client.infill(InfillCall("ab", max_tokens=1000))) as events:
+            async for event in events:
+                assert event.text == "d"
+                break
+        await client.aclose()
+
+    with running_engine(tmp_path, FakeBackend(in_layer=gate)) as engine:
+        gate.step()
+        asyncio.run(read_one_and_close(engine.endpoint))
+        eventually(lambda: engine.metric("umbrella_cancels_total") == 1)
+        started = engine.metric("umbrella_layers_started_total")
+        gate.release()
+        cancelled = 'umbrella_requests_total{endpoint="/infill",outcome="cancelled"}'
+        eventually(lambda: engine.metric(cancelled) == 1)
+        assert engine.metric("umbrella_layers_started_total") == started
+        assert engine.metric("umbrella_layers_started_after_cancel_total") == 0
+
+
+def test_cancelling_the_task_that_reads_cancels_in_the_engine(tmp_path: Path) -> None:
+    gate = Gate(layer=1)
+
+    async def read_and_be_cancelled(endpoint: Endpoint) -> None:
+        client = EngineClient(endpoint)
+
+        async def read() -> None:
+            async for _event in client.infill(InfillCall("ab")):
+                pass
+
+        task = asyncio.create_task(read())
+        await asyncio.to_thread(gate.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await client.aclose()
+
+    with running_engine(tmp_path, FakeBackend(in_layer=gate)) as engine:
+        asyncio.run(read_and_be_cancelled(engine.endpoint))
+        eventually(lambda: engine.metric("umbrella_cancels_total") == 1)
+        gate.release()
+
+
+def test_a_refused_request_names_its_field(tmp_path: Path) -> None:
+    with running_engine(tmp_path) as engine:
+        with pytest.raises(RequestError, match="n_predict must be") as caught:
+            stream(engine.endpoint, InfillCall(max_tokens=0))
+        assert caught.value.field == "n_predict"
+
+
+def test_a_failed_engine_says_why(tmp_path: Path) -> None:
+    def load(_progress: Callable[[float], None]) -> FakeBackend:
+        raise CheckpointError("model.safetensors is cut off")
+
+    with (
+        running_engine(tmp_path, load=load) as engine,
+        pytest.raises(EngineUnavailable, match="is cut off"),
+    ):
+        stream(engine.endpoint, InfillCall())
+
+
+def test_a_failure_in_mid_stream_is_raised_after_what_came_before(tmp_path: Path) -> None:
+    def fail(_layer: int) -> None:
+        if backend.slots[0].tokens[-1] == ord("b"):
+            raise ZeroDivisionError
+
+    backend, seen = FakeBackend(in_layer=fail), list[str]()
+
+    async def read(endpoint: Endpoint) -> None:
+        client = EngineClient(endpoint)
+        try:
+            async for event in client.infill(InfillCall()):
+                seen.append(event.text)
+        finally:
+            await client.aclose()
+
+    with (
+        running_engine(tmp_path, backend) as engine,
+        pytest.raises(EngineUnavailable, match="failed inside"),
+    ):
+        asyncio.run(read(engine.endpoint))
+    assert seen == ["b"]
+
+
+def test_no_engine_is_said_so(tmp_path: Path) -> None:
+    nowhere = Endpoint(tmp_path / "engine.sock")
+    with pytest.raises(EngineUnavailable, match="No engine answers"):
+        stream(nowhere, InfillCall())
+    with pytest.raises(EngineUnavailable, match="No engine answers"):
+        fetch_health(nowhere)
+
+
+def served_once(tmp_path: Path, answer: bytes, ask: Callable[[Endpoint], object]) -> None:
+    """Let `ask` loose on a server that gives one `answer` and closes."""
+
+    async def run() -> None:
+        async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + answer)
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+
+        async with await asyncio.start_unix_server(reply, path=tmp_path / "engine.sock"):
+            await asyncio.to_thread(ask, Endpoint(tmp_path / "engine.sock"))
+
+    asyncio.run(run())
+
+
+def test_a_stream_that_ends_before_its_end_is_an_error(tmp_path: Path) -> None:
+    event = b'data: {"content": "a", "stop": false, "umbrella": {"timings": {}, "tokens": {}}}\n\n'
+    with pytest.raises(EngineUnavailable, match="ended a stream early"):
+        served_once(tmp_path, event, lambda endpoint: stream(endpoint, InfillCall()))
+
+
+@pytest.mark.parametrize(
+    "answer", [b"data: []\n\n", b"data: nonsense\n\n", b'data: {"umbrella": {"tokens": 1}}\n\n']
+)
+def test_an_answer_that_makes_no_sense_is_a_mismatch(tmp_path: Path, answer: bytes) -> None:
+    with pytest.raises(ProtocolMismatch, match="umbrella-engine stop"):
+        served_once(tmp_path, answer, lambda endpoint: stream(endpoint, InfillCall()))
+
+
+def test_another_protocols_health_is_read_as_far_as_needed(tmp_path: Path) -> None:
+    found = list[int]()
+    body = b'{"protocol": 99, "package": "9.0", "pid": 1, "state": {"all": "new"}}'
+    served_once(tmp_path, body, lambda endpoint: found.append(fetch_health(endpoint).protocol))
+    assert found == [99]
+
+
+def test_tcp_works_with_the_token_and_no_proxy_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with running_engine(tmp_path, with_tcp=True) as engine:
+        assert engine.tcp is not None
+        assert engine.tcp.token not in repr(engine.tcp)
+        assert stream(engine.tcp, InfillCall("ab", max_tokens=1))[0].text == "d"
+        assert fetch_health(engine.tcp).state == "ready"
+        with pytest.raises(EngineUnavailable, match=r"engine\.token"):
+            fetch_health(Endpoint(port=engine.tcp.port))
+
+
+def test_client_and_launch_import_nothing_heavy() -> None:
+    heavy = ("torch", "transformers", "numpy", "httpx", "starlette", "uvicorn", "rich", "prometheus_client")
+    code = f"import sys, engine.client, engine.launch; print([n for n in {heavy} if n in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

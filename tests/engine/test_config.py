@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.config import EngineConfig, default_path, load
+from engine.errors import ConfigError
+
+
+def written(folder: Path, text: str, name: str = "engine.toml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_toml_and_json_of_the_same_content_are_the_same_configuration(tmp_path: Path) -> None:
+    toml = load(written(tmp_path, 'model = "org/name"\nidle_s = 5\n'))
+    json = load(written(tmp_path, '{"model": "org/name", "idle_s": 5.0}', "engine.json"))
+    assert toml == json == EngineConfig(model="org/name", idle_s=5.0)
+    assert toml.digest() == json.digest() != EngineConfig().digest()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("tempreature = 1", "tempreature is not a known key. Did you mean temperature?"),
+        ('width = "4"', "width must be int, not str"),
+        ("slots = true", "slots must be int, not bool"),
+        ("slots = 0", "slots must be between 1 and 64"),
+        ("temperature = nan", "temperature must be between 0 and 100"),
+        ("topp = 0.0", "topp must be between"),
+        ('dtype = "fp8"', "dtype must be one of 'auto', 'fp32', 'fp16', 'bf16'"),
+        ('template = "none"', "template must be one of llama3-code"),
+        ('model = ""', "model must name a checkpoint"),
+        ("model = ", "is not valid TOML"),
+    ],
+)
+def test_a_refusal_names_the_file_the_key_and_what_is_allowed(tmp_path: Path, text: str, says: str) -> None:
+    assert says in refusal(written(tmp_path, text))
+
+
+def test_a_file_that_is_no_object_or_no_text_or_not_there_is_refused(tmp_path: Path) -> None:
+    assert "one object" in refusal(written(tmp_path, "[]", "list.json"))
+    assert "is not valid JSON" in refusal(written(tmp_path, "{", "cut.json"))
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    assert "cannot be read" in refusal(tmp_path / "binary.toml")
+    assert "cannot be read" in refusal(tmp_path / "missing.toml")
+
+
+def test_a_relative_checkpoint_is_relative_to_the_file(tmp_path: Path) -> None:
+    config = load(written(tmp_path, 'model = "./target"\ndraft_model = ""\n'))
+    assert config.model == str(tmp_path / "target")
+    assert config.draft_model is None
+
+
+def test_the_default_file_is_the_named_one_else_the_users_else_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("UMBRELLA_CONFIG", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert default_path() is None
+    assert load() == EngineConfig()
+    (tmp_path / "umbrella-lsp").mkdir()
+    users = written(tmp_path / "umbrella-lsp", "slots = 3")
+    assert default_path() == users
+    assert load().slots == 3
+    named = written(tmp_path, "slots = 4", "named.toml")
+    monkeypatch.setenv("UMBRELLA_CONFIG", str(named))
+    assert load().slots == 4

@@ -1,0 +1,21 @@
+"""Documents with a marked cursor, for tests that read like what is on the screen."""
+
+from __future__ import annotations
+
+from umbrella_lsp.context import CompletionContext, build_context
+from umbrella_lsp.document import Document
+from umbrella_lsp.index import SymbolIndex
+from umbrella_lsp.syntax import outline
+
+CURSOR = "‸"
+
+
+def at_cursor(marked: str, language: str = "python") -> tuple[Document, int]:
+    """The document and the offset that `marked` shows."""
+    before, after = marked.split(CURSOR)
+    return Document("file:///work/app.py", before + after, language, 1), len(before)
+
+
+def context_at(marked: str, index: SymbolIndex | None = None, language: str = "python") -> CompletionContext:
+    document, offset = at_cursor(marked, language)
+    return build_context(document, offset, index or SymbolIndex(), path="app.py", outline=outline)

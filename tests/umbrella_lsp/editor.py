@@ -1,0 +1,123 @@
+"""A real LSP client over a real server process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lsprotocol import types
+from pygls.lsp.client import LanguageClient
+
+from tests.umbrella_lsp.waiting import PATIENCE_S
+
+COMMAND = ("-m", "umbrella_lsp.cli", "--stdio")
+
+
+@dataclass
+class Editor:
+    """One editor window: what it has open, and what the server has told it."""
+
+    client: LanguageClient
+    runtime_dir: Path
+    settings: object = None
+    """What the client answers when it is asked for the section ``umbrella``."""
+    messages: list[str] = field(default_factory=list)
+    stderr: str = ""
+    exit_code: int | None = None
+
+    @property
+    def process(self) -> asyncio.subprocess.Process:
+        assert self.client._server is not None
+        return self.client._server
+
+    async def initialize(
+        self, *, root: Path | None = None, encoding: str = "utf-16", options: object = None
+    ) -> types.InitializeResult:
+        capabilities = types.ClientCapabilities(
+            general=types.GeneralClientCapabilities(
+                position_encodings=[types.PositionEncodingKind(encoding)]
+            ),
+            workspace=types.WorkspaceClientCapabilities(configuration=True),
+        )
+        folders = [types.WorkspaceFolder(root.as_uri(), "work")] if root else None
+        result = await self.client.initialize_async(
+            types.InitializeParams(
+                capabilities,
+                workspace_folders=folders,
+                initialization_options=options,
+                process_id=os.getpid(),
+            )
+        )
+        self.client.initialized(types.InitializedParams())
+        return result
+
+    def open(self, uri: str, text: str, language: str = "python") -> None:
+        item = types.TextDocumentItem(uri, language, 1, text)
+        self.client.text_document_did_open(types.DidOpenTextDocumentParams(item))
+
+    def insert(self, uri: str, line: int, character: int, text: str, version: int = 2) -> None:
+        at = types.Position(line, character)
+        change = types.TextDocumentContentChangePartial(types.Range(at, at), text)
+        self.client.text_document_did_change(
+            types.DidChangeTextDocumentParams(types.VersionedTextDocumentIdentifier(version, uri), [change])
+        )
+
+    def ask(
+        self, uri: str, line: int, character: int, *, request: str | None = None, selected: Any = None
+    ) -> asyncio.Future[types.InlineCompletionList | None]:
+        """Send a request; what comes back is its answer, once there is one."""
+        kind = types.InlineCompletionTriggerKind.Automatic
+        params = types.InlineCompletionParams(
+            types.InlineCompletionContext(kind, selected_completion_info=selected),
+            types.TextDocumentIdentifier(uri),
+            types.Position(line, character),
+        )
+        return self.client.protocol.send_request_async(
+            types.TEXT_DOCUMENT_INLINE_COMPLETION, params, msg_id=request
+        )
+
+    def cancel(self, request: str) -> None:
+        self.client.cancel_request(types.CancelParams(request))
+
+    async def end(self, *, politely: bool = True) -> None:
+        """Say goodbye, or only close the pipe as editors do that are killed, and wait for the end."""
+        process = self.process
+        assert process.stdin is not None
+        assert process.stderr is not None
+        if politely:
+            await self.client.shutdown_async(None)
+            self.client.exit(None)
+        process.stdin.close()
+        self.stderr = (await process.stderr.read()).decode()
+        self.exit_code = await process.wait()
+
+
+@asynccontextmanager
+async def an_editor(runtime_dir: Path, *options: str, settings: object = None) -> AsyncGenerator[Editor]:
+    """An editor with a server of its own, which meets its engine in `runtime_dir`."""
+    client = LanguageClient("editor", "1")
+    editor = Editor(client, runtime_dir, settings)
+
+    @client.feature(types.WORKSPACE_CONFIGURATION)
+    def configuration(params: types.ConfigurationParams) -> list[object]:
+        return [editor.settings for _ in params.items]
+
+    @client.feature(types.WINDOW_SHOW_MESSAGE)
+    def message(params: types.ShowMessageParams) -> None:
+        editor.messages.append(params.message)
+
+    environment = {**os.environ, "UMBRELLA_RUNTIME_DIR": str(runtime_dir), "PYTHONWARNINGS": "error"}
+    async with asyncio.timeout(PATIENCE_S):
+        await client.start_io(sys.executable, *options, *COMMAND, env=environment)
+        try:
+            yield editor
+        finally:
+            if editor.exit_code is None:
+                await editor.end(politely=False)
+            await client.stop()

@@ -1,0 +1,116 @@
+"""An engine without models: it listens where a real one would and says what a test has written for it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from engine.protocol import PROTOCOL_VERSION, Health, StopReason, Timings, TokenCounts, UmbrellaReply
+
+# Not `from engine import`: type checkers take that for the folder of tests of the same name.
+PACKAGE_VERSION: str = importlib.import_module("engine").__version__
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One scripted answer, streamed in pieces."""
+
+    pieces: tuple[str, ...]
+    stop: StopReason = StopReason.END
+    is_held: bool = False
+    """Never ends by itself: after its pieces it waits for the client to go away."""
+
+
+@dataclass
+class Script:
+    """What will be answered, and what has been asked. Shared between the test and the engine's thread."""
+
+    lines: list[Line] = field(default_factory=list)
+    """Answers in order; the last one is repeated."""
+    asked: Queue[dict[str, Any]] = field(default_factory=Queue)
+    closed: Queue[str] = field(default_factory=Queue)
+    """The session of every stream the client closed early."""
+
+    def say(self, *pieces: str, stop: StopReason = StopReason.END) -> None:
+        self.lines.append(Line(pieces, stop))
+
+    def hold(self, *pieces: str) -> None:
+        self.lines.append(Line(pieces, is_held=True))
+
+    def next_line(self) -> Line:
+        return self.lines.pop(0) if len(self.lines) > 1 else self.lines[0]
+
+
+def _event(text: str, *, generated: int, stop: StopReason | None = None) -> bytes:
+    reply = UmbrellaReply(
+        Timings(1.0, 2.0, 3.0, 6.0), TokenCounts(50, 40, generated, 7, 5, 3), logprobs=(), stop=stop
+    )
+    event = {"content": text, "stop": stop is not None, "umbrella": msgspec.to_builtins(reply)}
+    return f"data: {json.dumps(event)}\n\n".encode()
+
+
+def app(script: Script) -> Starlette:
+    """``GET /health`` and ``POST /infill`` as `engine.protocol` has them."""
+
+    async def health(_request: Request) -> Response:
+        state = Health("ready", 1.0, PACKAGE_VERSION, PROTOCOL_VERSION, "scripted", os.getpid())
+        return JSONResponse(msgspec.to_builtins(state))
+
+    async def infill(request: Request) -> Response:
+        body = await request.json()
+        script.asked.put(body)
+        line = script.next_line()
+
+        async def events() -> AsyncIterator[bytes]:
+            for number, piece in enumerate(line.pieces, 1):
+                yield _event(piece, generated=number)
+            if line.is_held:
+                # The body has been read, so all that can still come is the end of the connection.
+                while (await request.receive())["type"] != "http.disconnect":
+                    pass
+                script.closed.put(body["umbrella"]["session"])
+                return
+            yield _event("", generated=len(line.pieces), stop=line.stop)
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    return Starlette(routes=[Route("/health", health), Route("/infill", infill, methods=["POST"])])
+
+
+@contextmanager
+def running(folder: Path) -> Generator[Script]:
+    """A scripted engine in a thread, on ``engine.sock`` in `folder`."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    script = Script()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(folder / "engine.sock"))
+    config = uvicorn.Config(app(script), log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.005)
+        yield script
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+        (folder / "engine.sock").unlink(missing_ok=True)

@@ -1,0 +1,152 @@
+"""The way to the engine, and to the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from engine.client import Endpoint, InfillCall
+from tests.umbrella_lsp.fakes import ScriptedStreams, events
+from umbrella_lsp.errors import EngineUnavailable, RequestError
+from umbrella_lsp.link import EngineLink
+
+ENDPOINT = Endpoint(socket=Path("/nowhere/engine.sock"))
+
+
+class FakeClient:
+    """Stands for an EngineClient, one a connection; all share one script."""
+
+    streams: ScriptedStreams
+    made = 0
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        type(self).made += 1
+        self.infill = type(self).streams.infill
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> type[FakeClient]:
+    class Client(FakeClient):
+        pass
+
+    monkeypatch.setattr("umbrella_lsp.link.EngineClient", Client)
+    return Client
+
+
+async def text_from(link: EngineLink) -> str:
+    return "".join([event.text async for event in link.infill(InfillCall())])
+
+
+def test_an_engine_that_is_gone_is_found_again_and_asked_again(client: type[FakeClient]) -> None:
+    client.streams = ScriptedStreams([[EngineUnavailable("gone")], [*events("name")]])
+    assert asyncio.run(text_from(EngineLink(lambda: ENDPOINT))) == "name"
+    assert client.made == 2
+
+
+def test_a_second_failure_is_the_callers(client: type[FakeClient]) -> None:
+    client.streams = ScriptedStreams([[EngineUnavailable("gone")]])
+    with pytest.raises(EngineUnavailable, match="gone"):
+        asyncio.run(text_from(EngineLink(lambda: ENDPOINT)))
+    assert client.made == 2
+
+
+def test_text_that_was_handed_out_is_never_given_twice(client: type[FakeClient]) -> None:
+    client.streams = ScriptedStreams([[events("na")[0], EngineUnavailable("crashed")], [*events("name")]])
+    link = EngineLink(lambda: ENDPOINT)
+
+    async def scenario() -> None:
+        with pytest.raises(EngineUnavailable, match="crashed"):
+            await text_from(link)
+        assert await text_from(link) == "name"
+
+    asyncio.run(scenario())
+    assert client.made == 2
+
+
+def test_a_refused_request_is_not_asked_again(client: type[FakeClient]) -> None:
+    client.streams = ScriptedStreams([[RequestError("too long", "prompt")]])
+    with pytest.raises(RequestError, match="too long"):
+        asyncio.run(text_from(EngineLink(lambda: ENDPOINT)))
+    assert len(client.streams.calls) == 1
+
+
+def test_requests_share_one_search_and_one_connection(client: type[FakeClient]) -> None:
+    client.streams = ScriptedStreams([[*events("name")]])
+    searches: list[int] = []
+
+    def find() -> Endpoint:
+        searches.append(1)
+        return ENDPOINT
+
+    async def scenario() -> None:
+        link = EngineLink(find)
+        assert await asyncio.gather(text_from(link), text_from(link)) == ["name", "name"]
+        await link.aclose()
+
+    asyncio.run(scenario())
+    assert (len(searches), client.made) == (1, 1)
+
+
+def test_a_search_that_failed_is_begun_anew_by_the_next_request(client: type[FakeClient]) -> None:
+    client.streams = ScriptedStreams([[*events("name")]])
+    answers: list[Endpoint | EngineUnavailable] = [EngineUnavailable("none"), ENDPOINT]
+
+    def find() -> Endpoint:
+        answer = answers.pop(0)
+        if isinstance(answer, EngineUnavailable):
+            raise answer
+        return answer
+
+    async def scenario() -> None:
+        link = EngineLink(find)
+        with pytest.raises(EngineUnavailable, match="none"):
+            await link.connect()
+        assert await text_from(link) == "name"
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_request_leaves_the_search_to_the_others(client: type[FakeClient]) -> None:
+    client.streams = ScriptedStreams([[*events("name")]])
+    may_be_found = threading.Event()
+
+    def find() -> Endpoint:
+        may_be_found.wait(20)
+        return ENDPOINT
+
+    async def scenario() -> None:
+        link = EngineLink(find)
+        impatient, patient = (asyncio.create_task(text_from(link)) for _ in range(2))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        may_be_found.set()
+        assert await patient == "name"
+        assert impatient.cancelled()
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_does_not_start_keeps_nobody_from_ending() -> None:
+    never = threading.Event()
+
+    def find() -> Endpoint:
+        never.wait(60)
+        return ENDPOINT
+
+    async def scenario() -> None:
+        link = EngineLink(find)
+        waiting = asyncio.create_task(link.connect())
+        await asyncio.sleep(0)
+        await link.aclose()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(scenario())
+    never.set()

@@ -1,0 +1,286 @@
+"""``umbrella-lsp --stdio`` as a process, a real client in front of it and a scripted engine behind."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lsprotocol import types
+from pygls.exceptions import JsonRpcException
+
+from tests.umbrella_lsp.editor import an_editor
+from tests.umbrella_lsp.scripted_engine import Script, running
+from tests.umbrella_lsp.waiting import until
+
+URI = "file:///work/app.py"
+
+
+@pytest.fixture
+def runtime_dir() -> Iterator[Path]:
+    """A folder whose path is short enough for a socket."""
+    with tempfile.TemporaryDirectory(prefix="umb-") as folder:
+        yield Path(folder) / "run"
+
+
+@pytest.fixture
+def engine(runtime_dir: Path) -> Iterator[Script]:
+    with running(runtime_dir) as script:
+        yield script
+
+
+def at(line: int, character: int) -> types.Range:
+    return types.Range(types.Position(line, character), types.Position(line, character))
+
+
+def items(answer: types.InlineCompletionList | None) -> list[tuple[object, types.Range | None]]:
+    assert answer is not None
+    return [(item.insert_text, item.range) for item in answer.items]
+
+
+def test_a_suggestion_reaches_the_editor_and_one_log_line_tells_its_cost(
+    engine: Script, runtime_dir: Path
+) -> None:
+    engine.say("secret_", "name")
+
+    async def scenario() -> None:
+        async with an_editor(runtime_dir, "-X", "importtime") as editor:
+            result = await editor.initialize()
+            assert result.capabilities.inline_completion_provider == types.InlineCompletionOptions()
+            sync = result.capabilities.text_document_sync
+            assert isinstance(sync, types.TextDocumentSyncOptions)
+            assert (sync.open_close, sync.change) == (True, types.TextDocumentSyncKind.Incremental)
+            editor.open(URI, "x = '😋' + \r\n")
+            answer = await editor.ask(URI, 0, 11, request="first")
+            assert items(answer) == [("secret_name", at(0, 11))]
+            await editor.end()
+        assert editor.exit_code == 0
+        assert editor.messages == []
+        log = [line for line in editor.stderr.splitlines() if not line.startswith("import time:")]
+        assert len(log) == 1
+        assert re.search(r"id=first outcome=suggested total_ms=\d+ .* drafted=7 accepted=5$", log[0])
+        assert "| torch" not in editor.stderr
+        assert "| transformers" not in editor.stderr
+
+    asyncio.run(scenario())
+    asked = engine.asked.get_nowait()
+    assert asked["umbrella"]["segments"][0]["text"] == "x = '😋' + "
+
+
+@pytest.mark.parametrize(("encoding", "column"), [("utf-8", 13), ("utf-16", 11), ("utf-32", 10)])
+def test_positions_are_counted_in_the_encoding_the_client_asks_for(
+    engine: Script, runtime_dir: Path, encoding: str, column: int
+) -> None:
+    engine.say("name")
+
+    async def scenario() -> None:
+        async with an_editor(runtime_dir) as editor:
+            result = await editor.initialize(encoding=encoding)
+            assert result.capabilities.position_encoding == encoding
+            editor.open(URI, "\fx = '😋' +\n")
+            editor.insert(URI, 0, column, " ")
+            assert items(await editor.ask(URI, 0, column + 1)) == [("name", at(0, column + 1))]
+
+    asyncio.run(scenario())
+    assert engine.asked.get_nowait()["umbrella"]["segments"][0]["text"] == "\fx = '😋' + "
+
+
+def test_a_cancelled_request_is_answered_so_and_closes_the_engines_stream(
+    engine: Script, runtime_dir: Path
+) -> None:
+    engine.hold("na")
+
+    async def scenario() -> None:
+        async with an_editor(runtime_dir) as editor:
+            await editor.initialize()
+            editor.open(URI, "x = \n")
+            answer = editor.ask(URI, 0, 4, request="held")
+            await until(engine.asked.qsize)
+            editor.cancel("held")
+            with pytest.raises(JsonRpcException) as cancelled:
+                await answer
+            assert cancelled.value.code == -32800
+            await until(engine.closed.qsize)
+            await editor.end()
+        assert "id=held outcome=cancelled" in editor.stderr
+
+    asyncio.run(scenario())
+
+
+def test_a_newer_request_or_a_change_supersedes_and_answers_null(engine: Script, runtime_dir: Path) -> None:
+    engine.hold("na")
+    engine.hold("na")
+    engine.say("name")
+
+    async def scenario() -> None:
+        async with an_editor(runtime_dir) as editor:
+            await editor.initialize()
+            editor.open(URI, "x = \n")
+            first = editor.ask(URI, 0, 4)
+            await until(lambda: engine.asked.qsize() == 1)
+            second = editor.ask(URI, 0, 4)
+            assert await first is None
+            await until(lambda: engine.asked.qsize() == 2)
+            editor.insert(URI, 0, 4, "y")
+            assert await second is None
+            await until(lambda: engine.closed.qsize() == 2)
+            assert items(await editor.ask(URI, 0, 5)) == [("name", at(0, 5))]
+
+    asyncio.run(scenario())
+
+
+def test_typing_along_is_answered_without_the_engine_and_an_empty_answer_clears(
+    engine: Script, runtime_dir: Path
+) -> None:
+    engine.say("name")
+    engine.say("\n")
+
+    async def scenario() -> None:
+        async with an_editor(runtime_dir) as editor:
+            await editor.initialize()
+            editor.open(URI, "x = \n")
+            await editor.ask(URI, 0, 4)
+            editor.insert(URI, 0, 4, "na")
+            assert items(await editor.ask(URI, 0, 6)) == [("me", at(0, 6))]
+            assert engine.asked.qsize() == 1
+            editor.insert(URI, 0, 6, "me", version=3)
+            assert items(await editor.ask(URI, 0, 8)) == []
+            assert await editor.ask("file:///work/unknown.py", 0, 0) is None
+
+    asyncio.run(scenario())
+
+
+def test_the_selected_item_of_the_editors_list_is_extended(engine: Script, runtime_dir: Path) -> None:
+    engine.say("(path)")
+
+    async def scenario() -> None:
+        async with an_editor(runtime_dir) as editor:
+            await editor.initialize()
+            editor.open(URI, "os.path.jo\n")
+            word = types.Range(types.Position(0, 8), types.Position(0, 10))
+            answer = await editor.ask(URI, 0, 10, selected=types.SelectedCompletionInfo(word, "join"))
+            assert items(answer) == [("join(path)", word)]
+
+    asyncio.run(scenario())
+
+
+def test_settings_come_from_the_client_and_what_is_wrong_is_said_once(
+    engine: Script, runtime_dir: Path
+) -> None:
+    engine.say("name")
+
+    async def scenario() -> None:
+        async with an_editor(runtime_dir, settings={"max_tokens": 7, "colour": "red"}) as editor:
+            await editor.initialize(options={"max_lines": 2, "max_tokens": 5})
+            editor.open(URI, "x = \n")
+            await editor.ask(URI, 0, 4)
+            assert engine.asked.get_nowait()["n_predict"] == 7
+            editor.settings = {"enabled": False, "colour": "red"}
+            changed = types.DidChangeConfigurationParams(settings=None)
+            editor.client.workspace_did_change_configuration(changed)
+            await until_disabled(editor)
+            (message,) = editor.messages
+            assert message.startswith("umbrella.colour is no setting")
+
+    async def until_disabled(editor: object) -> None:
+        assert engine.asked.qsize() == 0
+        for _ in range(1000):
+            if items(await editor.ask(URI, 0, 4)) == []:  # type: ignore[attr-defined]
+                return
+        pytest.fail("the setting was never applied")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", [0, 3])
+def test_trigger_kinds_of_other_versions_are_served(engine: Script, runtime_dir: Path, kind: int) -> None:
+    engine.say("name")
+
+    async def scenario() -> None:
+        async with an_editor(runtime_dir) as editor:
+            await editor.initialize()
+            editor.open(URI, "x = \n")
+            params = {
+                "context": {"triggerKind": kind},
+                "textDocument": {"uri": URI},
+                "position": {"line": 0, "character": 4},
+            }
+            answer = await editor.client.protocol.send_request_async("textDocument/inlineCompletion", params)
+            assert items(answer) == [("name", at(0, 4))]
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_is_none_is_refused_rather_than_left_open(engine: Script, runtime_dir: Path) -> None:
+    async def scenario() -> None:
+        async with an_editor(runtime_dir) as editor:
+            await editor.initialize()
+            with pytest.raises(JsonRpcException) as refused:
+                await editor.client.protocol.send_request_async(
+                    "textDocument/inlineCompletion", {"x": "my code"}
+                )
+            assert refused.value.code == -32602
+            await editor.end()
+        assert "my code" not in editor.stderr
+
+    asyncio.run(scenario())
+
+
+def test_definitions_in_the_workspace_are_shown_to_the_model(
+    engine: Script, runtime_dir: Path, tmp_path: Path
+) -> None:
+    engine.say("add(book)")
+    (tmp_path / "shelf.py").write_text("class Shelf:\n    def add(self, book): ...\n")
+    uri = (tmp_path / "app.py").as_uri()
+
+    async def scenario() -> None:
+        async with an_editor(runtime_dir) as editor:
+            await editor.initialize(root=tmp_path)
+            editor.open(uri, "shelf = Shelf()\nshelf.\n")
+            paths: set[str] = set()
+            while "shelf.py" not in paths:
+                editor.insert(uri, 0, 0, "\n")
+                editor.insert(uri, 0, 0, "")
+                await editor.ask(uri, 99, 0)
+                paths = {segment["path"] for segment in engine.asked.get_nowait()["umbrella"]["segments"]}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("politely", [True, False])
+def test_the_process_ends_with_its_editor_whatever_is_going_on(
+    engine: Script, runtime_dir: Path, tmp_path: Path, politely: bool
+) -> None:
+    engine.hold("na")
+
+    async def scenario() -> None:
+        async with an_editor(runtime_dir) as editor:
+            await editor.initialize(root=tmp_path)
+            editor.open(URI, "x = \n")
+            answer = editor.ask(URI, 0, 4)
+            await until(engine.asked.qsize)
+            await editor.end(politely=politely)
+            answer.cancel()
+        assert editor.exit_code == 0
+        assert "Traceback" not in editor.stderr
+        await until(engine.closed.qsize)
+
+    asyncio.run(scenario())
+
+
+def test_without_an_engine_requests_are_answered_null_and_the_user_is_told_once(runtime_dir: Path) -> None:
+    runtime_dir.write_text("a file where a folder should be")
+
+    async def scenario() -> None:
+        async with an_editor(runtime_dir) as editor:
+            await editor.initialize()
+            editor.open(URI, "x = \n")
+            assert await editor.ask(URI, 0, 4) is None
+            assert await editor.ask(URI, 0, 4) is None
+            assert len(editor.messages) == 1
+            assert str(runtime_dir) in editor.messages[0]
+
+    asyncio.run(scenario())

@@ -1,0 +1,43 @@
+"""What an editor may send as settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from umbrella_lsp.settings import Settings, read_settings
+
+
+def test_known_keys_replace_what_was_chosen_before() -> None:
+    base = Settings(max_lines=3)
+    reading = read_settings(base, {"max_tokens": 40, "enabled": False})
+    assert reading.settings == Settings(max_lines=3, max_tokens=40, enabled=False)
+    assert reading.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"maxLines": 3}, "umbrella.maxLines is no setting; there are enabled, max_lines"),
+        ({"max_lines": "3"}, "umbrella.max_lines must be a whole number, not '3'"),
+        ({"max_lines": True}, "umbrella.max_lines must be a whole number, not True"),
+        ({"max_lines": 0}, "umbrella.max_lines must be from 1 to 100, not 0"),
+        ({"enabled": 1}, "umbrella.enabled must be true or false, not 1"),
+        (["enabled"], "umbrella: settings are an object, not list"),
+    ],
+)
+def test_what_is_not_understood_changes_nothing_and_is_reported(data: object, said: str) -> None:
+    reading = read_settings(Settings(), data)
+    assert reading.settings == Settings()
+    assert reading.problems[0].startswith(said)
+
+
+def test_an_editor_with_nothing_to_say_is_no_problem() -> None:
+    assert read_settings(Settings(), None).problems == ()
+
+
+def test_a_home_folder_in_the_engines_configuration_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert Settings(engine_config="~/e.toml").engine_config_path == Path("/home/me/e.toml")
+    assert Settings().engine_config_path is None

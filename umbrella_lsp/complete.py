@@ -1,0 +1,199 @@
+"""The command ``umbrella-complete``: one suggestion for one place in a file, on stdout.
+
+Exit codes: 0 a suggestion, 1 none, 2 bad usage, 3 no engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine import __version__
+from umbrella_lsp.document import Document, language_of
+from umbrella_lsp.errors import EngineUnavailable, InputError, UmbrellaError
+
+if TYPE_CHECKING:
+    from umbrella_lsp.completer import Outcome
+
+EXIT_SUGGESTION, EXIT_NOTHING, EXIT_USAGE, EXIT_NO_ENGINE, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+MAX_FILE_BYTES = 10_000_000
+SESSION = "umbrella-complete"
+"""One slot of the engine for all runs, so that they do not take an editor's."""
+
+_PLACE = re.compile(r"(?P<file>.+?)(?::(?P<line>\d+))(?::(?P<column>\d+))?", re.DOTALL)
+_FILE_WITH_COLON = re.compile(r"(?P<file>.+):(?P<line>\d+)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file and a place in it, as people count: from 1. Without a column, the line's end."""
+
+    file: Path
+    line: int
+    column: int | None = None
+
+
+def parse_place(text: str) -> Place:
+    """``FILE:LINE[:COLUMN]``. Where a file's name has colons itself, the reading that names a file wins."""
+    readings = [m for pattern in (_PLACE, _FILE_WITH_COLON) if (m := pattern.fullmatch(text))]
+    if not readings:
+        raise InputError(f"{text} names no line; write FILE:LINE or FILE:LINE:COLUMN, counted from 1.")
+    chosen = next((m for m in readings if Path(m["file"]).exists()), readings[0])
+    column = chosen.groupdict().get("column")
+    return Place(Path(chosen["file"]), int(chosen["line"]), int(column) if column else None)
+
+
+def read_text(file: Path) -> str:
+    """The text of a file, its line endings as they are. Raises InputError if it is not for completing."""
+    try:
+        size = file.stat().st_size
+        if file.is_dir():
+            raise InputError(f"{file} is a directory; name a file in it.")
+        if size > MAX_FILE_BYTES:
+            raise InputError(
+                f"{file} has {size / 1e6:.0f} MB, and at most {MAX_FILE_BYTES / 1e6:.0f} MB are read; "
+                "name a smaller file."
+            )
+        data = file.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file {file}; check its name.") from error
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}); check its permissions.") from error
+    if not data:
+        raise InputError(f"{file} is empty, so there is nothing to continue; write a first line.")
+    if b"\0" in data:
+        raise InputError(f"{file} is a binary file; name a text file.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 from byte {error.start} on; save it as UTF-8.") from error
+
+
+def offset_of(document: Document, place: Place) -> int:
+    """The offset of `place`. Raises InputError if the document has no such line or column."""
+    lines = len(document.line_starts)
+    if not 1 <= place.line <= lines:
+        raise InputError(f"{place.file} has lines 1 to {lines}, so there is no line {place.line}.")
+    start, end = document.line_span(place.line - 1)
+    if place.column is None:
+        return end
+    columns = end - start + 1
+    if not 1 <= place.column <= columns:
+        raise InputError(
+            f"Line {place.line} of {place.file} has columns 1 to {columns}, "
+            f"so there is no column {place.column}."
+        )
+    return start + place.column - 1
+
+
+async def _complete(document: Document, offset: int, config: Path | None, speculative: bool) -> Outcome:
+    # Imported here so that a wrong place is reported at once.
+    from engine.launch import ensure_engine
+    from umbrella_lsp.completer import Completer, digest
+    from umbrella_lsp.link import EngineLink
+
+    link = EngineLink(partial(ensure_engine, config))
+    completer = Completer(link, roots=(Path.cwd(),), session=digest(SESSION), speculative=speculative)
+    async with aclosing(link):
+        return await completer.complete(document, offset)
+
+
+def as_json(document: Document, outcome: Outcome) -> str:
+    """`outcome` as one JSON object. Ranges are as in LSP with utf-32: from 0, in code points."""
+    items: list[dict[str, object]] = []
+    suggestion = outcome.suggestion
+    if suggestion:
+        ends = {"start": suggestion.start, "end": suggestion.end}
+        where = {name: asdict(document.position_at(at, "utf-32")) for name, at in ends.items()}
+        items.append({"insertText": suggestion.text, "range": where})
+    timings = outcome.timings
+    return json.dumps(
+        {
+            "text": suggestion.text if suggestion else "",
+            "items": items,
+            "stop": outcome.stop,
+            "timings": {
+                "context_ms": round(outcome.context_ms, 3),
+                "queue_ms": round(timings.queue_ms, 3),
+                "prefill_ms": round(timings.prefill_ms, 3),
+                "decode_ms": round(timings.decode_ms, 3),
+                "total_ms": round(outcome.total_ms, 3),
+            },
+            "tokens": asdict(outcome.tokens),
+        }
+    )
+
+
+def why_not(place: Place, outcome: Outcome) -> str:
+    """One sentence about a missing suggestion."""
+    if outcome.reason == "secret":
+        return f"{place.file} looks like a file of secrets, so the model is not shown it."
+    return f"The model has nothing to add at line {place.line} of {place.file}."
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="umbrella-complete",
+        description="Print what the model would insert at a place in a file.",
+        epilog="Exit codes: 0 a suggestion, 1 none, 2 bad usage, 3 no engine.",
+    )
+    parser.add_argument(
+        "place",
+        metavar="FILE:LINE[:COLUMN]",
+        help="where to complete, counted from 1 in code points; the column defaults to the line's end",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one object: text, items, stop, timings and tokens; its ranges count code points from 0",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration to start an engine with")
+    parser.add_argument(
+        "--no-speculation", action="store_true", help="decode plainly, one token a pass, for comparison"
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    place = parse_place(options.place)
+    text = read_text(place.file)
+    document = Document(place.file.resolve().as_uri(), text, language_of(place.file.name))
+    offset = offset_of(document, place)
+    outcome = asyncio.run(_complete(document, offset, options.config, not options.no_speculation))
+    if options.json:
+        print(as_json(document, outcome))
+    elif outcome.suggestion:
+        print(outcome.suggestion.text)
+    if outcome.suggestion:
+        return EXIT_SUGGESTION
+    print(f"umbrella-complete: {why_not(place, outcome)}", file=sys.stderr)
+    return EXIT_NOTHING
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    options = _parser().parse_args(arguments)
+    if (reconfigure := getattr(sys.stdout, "reconfigure", None)) is not None:
+        # What is printed is the text to insert, byte for byte, whatever the locale.
+        reconfigure(encoding="utf-8", newline="")
+    try:
+        return _run(options)
+    except UmbrellaError as error:
+        print(f"umbrella-complete: {error}", file=sys.stderr)
+        return EXIT_NO_ENGINE if isinstance(error, EngineUnavailable) else EXIT_USAGE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

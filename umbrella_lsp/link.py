@@ -1,0 +1,105 @@
+"""The way to the engine: found or started when it is needed, and again after it went away.
+
+Knows nothing of prompts or documents.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+
+from engine.client import Endpoint, EngineClient, InfillCall, StreamEvent
+from umbrella_lsp.errors import EngineUnavailable, UmbrellaError
+
+
+class EngineLink:
+    """One client's connections to the one engine its user has. Used from one event loop.
+
+    `find` blocks until an engine listens and says where; it raises EngineUnavailable if none can be had.
+    """
+
+    def __init__(self, find: Callable[[], Endpoint]) -> None:
+        self._find = find
+        self._finding: asyncio.Task[EngineClient] | None = None
+
+    async def connect(self) -> EngineClient:
+        """A client of the running engine. All callers share one search, which no caller's cancel ends."""
+        if self._finding is None or (self._finding.done() and not _succeeded(self._finding)):
+            self._finding = asyncio.create_task(self._search())
+        return await asyncio.shield(self._finding)
+
+    async def infill(self, call: InfillCall) -> AsyncGenerator[StreamEvent]:
+        """Stream text for `call`; closing the iterator cancels it in the engine.
+
+        An engine that turns out to be gone is looked for, or started, once more, unless some of its
+        text has been handed out already. Raises EngineUnavailable and RequestError.
+        """
+        has_begun = False
+        for is_last in (False, True):
+            client = await self.connect()
+            try:
+                async with aclosing(client.infill(call)) as events:
+                    async for event in events:
+                        has_begun = True
+                        yield event
+                return
+            except EngineUnavailable:
+                await self._lose(client)
+                if has_begun or is_last:
+                    raise
+
+    async def aclose(self) -> None:
+        """Close connections and stop looking."""
+        if self._finding is None:
+            return
+        self._finding.cancel()
+        if _succeeded(self._finding):
+            await self._finding.result().aclose()
+        self._finding = None
+
+    async def _search(self) -> EngineClient:
+        return EngineClient(await _in_daemon_thread(self._find))
+
+    async def _lose(self, client: EngineClient) -> None:
+        """Forget `client`, unless another request has done so and found a new one."""
+        finding = self._finding
+        if finding is not None and _succeeded(finding) and finding.result() is client:
+            self._finding = None
+            await client.aclose()
+
+
+async def _in_daemon_thread(find: Callable[[], Endpoint]) -> Endpoint:
+    """What `find` returns or raises, of this package's errors.
+
+    Unlike `asyncio.to_thread`, nothing waits for the thread when the process ends: an engine that does
+    not start must not keep an editor's server from ending.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[Endpoint] = loop.create_future()
+
+    def deliver(endpoint: Endpoint | None, error: UmbrellaError | None) -> None:
+        if result.cancelled():
+            return
+        if endpoint is not None:
+            result.set_result(endpoint)
+        else:
+            result.set_exception(error or EngineUnavailable("The search for an engine failed; see the log."))
+
+    def search() -> None:
+        endpoint, problem = None, None
+        try:
+            endpoint = find()
+        except UmbrellaError as error:
+            problem = error
+        finally:
+            with suppress(RuntimeError):  # The loop has ended, and nobody wants to know any more.
+                loop.call_soon_threadsafe(deliver, endpoint, problem)
+
+    threading.Thread(target=search, name="umbrella-find-engine", daemon=True).start()
+    return await result
+
+
+def _succeeded(task: asyncio.Task[EngineClient]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
