@@ -1,4 +1,7 @@
-"""``umbrella-engine serve|status|stop``. Exit codes: 0 done, 1 it failed, 2 bad usage, 3 no engine runs."""
+"""``umbrella-engine serve|status|stop``.
+
+Exit codes: 0 done, 1 it failed, 2 bad usage or configuration, 3 no engine runs.
+"""
 
 from __future__ import annotations
 
@@ -48,14 +51,14 @@ def main(arguments: Sequence[str] | None = None, *, load: LoadEngine = load_engi
         return _status(options) if options.command == "status" else _stop()
     except UmbrellaError as error:
         _say(str(error))
-        return NO_ENGINE if isinstance(error, EngineUnavailable) else FAILED
+        return NO_ENGINE if isinstance(error, EngineUnavailable) else USAGE
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="umbrella-engine",
         description="The one engine of this user.",
-        epilog="Exit codes: 0 done, 1 it failed, 2 bad usage, 3 no engine runs.",
+        epilog="Exit codes: 0 done, 1 it failed, 2 bad usage or configuration, 3 no engine runs.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="run the engine here; clients start one by themselves")

@@ -6,12 +6,14 @@ layer. Nothing here starts an engine; `engine.launch` does.
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
@@ -105,7 +107,7 @@ class EngineClient:
         Waits as long as the engine does, which while a model loads is seconds; use
         `asyncio.timeout` around it.
         """
-        connections = self._connections()
+        connections = await self._connections()
         with _translated():
             async with connections.stream("POST", "/infill", content=call.body()) as response:
                 if response.status_code != 200:
@@ -120,8 +122,9 @@ class EngineClient:
 
     async def health(self) -> Health:
         """What the engine says of itself."""
+        connections = await self._connections()
         with _translated():
-            response = await self._connections().get("/health")
+            response = await connections.get("/health")
         return _read_health(response.status_code, response.content)
 
     async def aclose(self) -> None:
@@ -130,12 +133,13 @@ class EngineClient:
             await self._http.aclose()
             self._http = None
 
-    def _connections(self) -> httpx.AsyncClient:
-        if self._http is None:
-            # Deferred: it costs more to import than everything else a client does before its first
-            # request, and a language server must answer `initialize` first.
-            import httpx
+    async def _connections(self) -> httpx.AsyncClient:
+        # Deferred, and on a thread: it costs more to import than all else a client does before its
+        # first request. A language server answers `initialize` first, and goes on answering meanwhile.
+        await asyncio.to_thread(import_module, "httpx")
+        import httpx
 
+        if self._http is None:
             socket = self.endpoint.socket
             self._http = httpx.AsyncClient(
                 transport=httpx.AsyncHTTPTransport(uds=str(socket) if socket else None, verify=_no_tls()),
@@ -196,7 +200,7 @@ def _no_tls() -> ssl.SSLContext:
 
 @contextmanager
 def _translated() -> Generator[None]:
-    import httpx  # Deferred as in EngineClient._connections.
+    import httpx  # Loaded by then: see EngineClient._connections.
 
     try:
         yield

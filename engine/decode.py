@@ -7,7 +7,7 @@ holds, so the text is what plain decoding would have given, greedy or not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -15,23 +15,13 @@ from torch import Tensor
 
 from engine.draft.base import Drafter, DraftSession, TreeLimits
 from engine.kv_cache import KVCache
-from engine.model import Block, Transformer
+from engine.model import BeforeLayer, Block, Transformer
 from engine.protocol import StopReason, TokenCounts
 from engine.sampling import Choice, SamplingParams, choose
 from engine.tree import TokenTree
 
 PREFILL_ROWS = 2048
 """Prompt rows a pass may have. A longer prompt takes more passes, for the memory its activations need."""
-
-BeforeLayer = Callable[[int], None]
-
-
-class Cancelled(Exception):
-    """Raised by a `before_layer` hook: nobody waits for this generation any more."""
-
-
-class Preempted(Exception):
-    """Raised by a `before_layer` hook: something more urgent waits; the generation resumes later."""
 
 
 class StopRule(Protocol):
@@ -81,14 +71,14 @@ class Decoder:
     def __init__(
         self, target: Transformer, drafters: Sequence[Drafter], limits: TreeLimits, max_length: int
     ) -> None:
-        self._target = target
+        self.target = target
         self._drafters = tuple(drafters)
         self._limits = limits
         self.max_length = max_length
 
     def new_slot(self) -> Slot:
         """Empty caches, with room for a full context and the tree being verified beyond it."""
-        cache = self._target.new_cache(self.max_length + self._limits.size)
+        cache = self.target.new_cache(self.max_length + self._limits.size)
         return Slot(cache, tuple(drafter.new_cache() for drafter in self._drafters))
 
     def generate(
@@ -159,7 +149,7 @@ class Decoder:
         """Run what is too much of an uncached prompt for one pass; the rest goes with the first tree."""
         while len(history) - cache.length > PREFILL_ROWS:
             chunk = list(history[cache.length : cache.length + PREFILL_ROWS])
-            self._target.forward(Block(chunk, list(range(-1, len(chunk) - 1))), cache, [], before_layer)
+            self.target.forward(Block(chunk, list(range(-1, len(chunk) - 1))), cache, [], before_layer)
             cache.keep(range(len(chunk)), chunk)
             counts = replace(counts, target_passes=counts.target_passes + 1)
         return counts
@@ -173,7 +163,7 @@ class Decoder:
         parents = [parent + pending for parent in tree.parents]
         block = Block([*before_root, *tree.tokens], [*range(-1, pending - 1), *parents])
         rows = range(pending, pending + len(tree))
-        return self._target.forward(block, cache, rows, before_layer), pending
+        return self.target.forward(block, cache, rows, before_layer), pending
 
     @staticmethod
     def _walk(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from engine.backend import Text
 from engine.config import EngineConfig
 from engine.decode import Slot, Step
-from engine.engine import LoadedEngine
+from engine.loaded import LoadedEngine
 from engine.prompt import BuiltPrompt
 from engine.request import CodePrompt, GenerationRequest, TextPrompt
 from engine.sampling import SamplingParams

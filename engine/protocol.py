@@ -170,4 +170,6 @@ class Health:
     protocol: int
     config_hash: str
     pid: int
+    busy: bool = False
+    """Whether a generation runs or waits."""
     message: str = ""

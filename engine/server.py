@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-import msgspec
 import uvicorn
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from engine import __version__
-from engine.api.access import LOOPBACK, Guard
-from engine.api.body import MAX_BODY_BYTES, BodyTooLarge, read_body
-from engine.api.completions import CompletionBody, CompletionDialect
-from engine.api.completions import to_request as completion_request
-from engine.api.infill import InfillBody, InfillDialect
-from engine.api.infill import to_request as infill_request
-from engine.api.problems import error_body, response_to
-from engine.api.respond import GenerationResponse
+from engine.api.access import LOOPBACK
+from engine.api.app import Routes, create_app
 from engine.backend import Load, S
 from engine.config import EngineConfig
-from engine.errors import ConfigError, UmbrellaError
-from engine.metrics import CONTENT_TYPE, Metrics
-from engine.protocol import PROTOCOL_VERSION, Health
+from engine.errors import ConfigError
+from engine.metrics import Metrics
 from engine.runtime import RuntimeDir
 from engine.worker import Worker
 
@@ -47,124 +31,35 @@ DRAIN_POLL_S = 0.05
 STOP_TIMEOUT_S = 3.0
 
 
-@dataclass(slots=True)
-class Service:
-    """What the routes need, and what decides when the process ends."""
+class Lifetime:
+    """Decides when the process ends: drained, or idle for long enough."""
 
-    config: EngineConfig
-    worker: Worker[Any]
-    metrics: Metrics
-    drained: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once somebody asked for the end."""
-
-    @property
-    def health(self) -> Health:
-        """The body of ``GET /health``."""
-        return Health(
-            state=self.worker.state,
-            progress=self.worker.load_share,
-            package=__version__,
-            protocol=PROTOCOL_VERSION,
-            config_hash=self.config.digest(),
-            pid=os.getpid(),
-            message=self.worker.failure,
-        )
+    def __init__(self, worker: Worker[Any], idle_limit_s: float) -> None:
+        self._worker = worker
+        self._idle_limit_s = idle_limit_s or float("inf")
+        self._draining = asyncio.Event()
 
     def drain(self) -> None:
         """Finish what was accepted, then end."""
-        self.worker.drain()
-        self.drained.set()
+        self._worker.drain()
+        self._draining.set()
 
     async def over(self) -> None:
-        """Return when the process should end: drained, or idle for long enough."""
-        while True:
-            if self.drained.is_set():
-                if not self.worker.busy:
-                    return
-                await asyncio.sleep(DRAIN_POLL_S)
-                continue
-            left_s = self._idle_limit_s() - self.worker.idle_s
-            if left_s <= 0:
-                log.info("idle: ending")
-                self.drain()
-                continue
-            try:
-                # Loading can turn into failure meanwhile, which has a shorter limit.
-                await asyncio.wait_for(self.drained.wait(), min(left_s, FAILED_IDLE_S))
-            except TimeoutError:
-                continue
+        """Return when the process should end."""
+        while (left_s := self._limit_s() - self._worker.idle_s) > 0:
+            with suppress(TimeoutError):
+                # Loading may turn into failure meanwhile, which has a shorter limit.
+                await asyncio.wait_for(self._draining.wait(), min(left_s, FAILED_IDLE_S))
+                break
+        else:
+            log.info("idle: ending")
+            self.drain()
+        while self._worker.busy:  # noqa: ASYNC110 - a thread's doing, and a signal must not have to wait for it
+            await asyncio.sleep(DRAIN_POLL_S)
 
-    def _idle_limit_s(self) -> float:
-        configured = self.config.idle_s or float("inf")
-        return min(configured, FAILED_IDLE_S) if self.worker.state == "failed" else configured
-
-
-def create_app(service: Service, token: str = "") -> Guard:
-    """The ASGI application. Without a `token`, everything that comes over TCP is refused."""
-
-    async def health(_request: Request) -> Response:
-        return Response(msgspec.json.encode(service.health), media_type="application/json")
-
-    async def metrics(_request: Request) -> Response:
-        return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
-
-    async def models(_request: Request) -> Response:
-        entry = {"id": service.config.model, "object": "model", "created": 0, "owned_by": "local"}
-        return JSONResponse({"object": "list", "data": [entry]})
-
-    async def infill(request: Request) -> GenerationResponse:
-        body = await read_body(request, InfillBody)
-        dialect = InfillDialect(service.config.model, body.stream)
-        wanted = infill_request(body, service.config)
-        return GenerationResponse(service.worker, service.metrics, wanted, dialect)
-
-    async def completions(request: Request) -> GenerationResponse:
-        body = await read_body(request, CompletionBody)
-        usage = body.stream_options is not None and body.stream_options.include_usage
-        dialect = CompletionDialect(service.config.model, body.stream, usage)
-        wanted = completion_request(body, service.config)
-        return GenerationResponse(service.worker, service.metrics, wanted, dialect)
-
-    async def workspace(_request: Request) -> Response:
-        message = "POST /workspace is reserved for a later version; nothing was stored."
-        return JSONResponse(error_body(501, message, "not_supported_error"), 501)
-
-    async def drain(_request: Request) -> Response:
-        service.drain()
-        return JSONResponse({"state": "draining"}, 202)
-
-    async def refused(request: Request, error: Exception) -> Response:
-        service.metrics.request_ended(request.url.path, "refused")
-        assert isinstance(error, UmbrellaError)
-        return response_to(error)
-
-    async def too_large(request: Request, _error: Exception) -> Response:
-        service.metrics.request_ended(request.url.path, "refused")
-        message = f"The body is larger than {MAX_BODY_BYTES >> 20} MB. Send less text around the cursor."
-        return JSONResponse(error_body(413, message, "invalid_request_error"), 413)
-
-    async def http_problem(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        kind = "not_found_error" if error.status_code == 404 else "invalid_request_error"
-        return JSONResponse(error_body(error.status_code, error.detail, kind), error.status_code)
-
-    app = Starlette(
-        routes=[
-            Route("/health", health),
-            Route("/metrics", metrics),
-            Route("/v1/models", models),
-            Route("/infill", infill, methods=["POST"]),
-            Route("/v1/completions", completions, methods=["POST"]),
-            Route("/workspace", workspace, methods=["POST"]),
-            Route("/drain", drain, methods=["POST"]),
-        ],
-        exception_handlers={
-            UmbrellaError: refused,
-            BodyTooLarge: too_large,
-            HTTPException: http_problem,
-        },
-    )
-    return Guard(app, token)
+    def _limit_s(self) -> float:
+        failed = self._worker.state == "failed"
+        return min(self._idle_limit_s, FAILED_IDLE_S) if failed else self._idle_limit_s
 
 
 class _Server(uvicorn.Server):
@@ -221,7 +116,7 @@ def serve(config: EngineConfig, load: Load[S], place: RuntimeDir, *, tcp: socket
     metrics = Metrics()
     worker = Worker(load, metrics, slots=config.slots, max_queue=config.max_queue)
     try:
-        asyncio.run(_serve(Service(config, worker, metrics), token, listeners))
+        asyncio.run(_serve(config, worker, metrics, token, listeners))
     finally:
         stopped = worker.stop(STOP_TIMEOUT_S)
         for listener in listeners:
@@ -230,10 +125,17 @@ def serve(config: EngineConfig, load: Load[S], place: RuntimeDir, *, tcp: socket
     return stopped
 
 
-async def _serve(service: Service, token: str, listeners: list[socket.socket]) -> None:
+async def _serve(
+    config: EngineConfig,
+    worker: Worker[Any],
+    metrics: Metrics,
+    token: str,
+    listeners: list[socket.socket],
+) -> None:
+    lifetime = Lifetime(worker, config.idle_s)
     server = _Server(
         uvicorn.Config(
-            create_app(service, token),
+            create_app(Routes(config, worker, metrics, lifetime.drain), token),
             http="h11",
             ws="none",
             lifespan="off",
@@ -245,10 +147,10 @@ async def _serve(service: Service, token: str, listeners: list[socket.socket]) -
     )
 
     async def end() -> None:
-        await service.over()
+        await lifetime.over()
         server.should_exit = True
 
-    service.worker.start()
+    worker.start()
     ending = asyncio.create_task(end())
     try:
         await server.serve(sockets=listeners)

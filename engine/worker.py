@@ -137,7 +137,10 @@ class Worker(Generic[S]):
 
     def _fail(self, message: str) -> None:
         log.error("the engine cannot serve: %s", message)
-        self.failure = f"{message.rstrip('.')}. Then run `umbrella-engine stop`: the next request starts the engine anew."
+        # Where the message says what to do, this says what to do after it.
+        self.failure = (
+            f"{message.rstrip('.')}. Then run `umbrella-engine stop`; the next request starts anew."
+        )
         self._last_active = time.monotonic()
         self.state = "failed"
         for job in self._queue.close():

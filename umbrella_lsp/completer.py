@@ -126,7 +126,7 @@ class Completer:
         """`session` names one slot of the engine for all documents; '' gives each document its own."""
         self.settings = settings or Settings()
         self._engine = engine
-        self._index = index or SymbolIndex()
+        self._index = SymbolIndex() if index is None else index
         self._roots = roots
         self._session = session
         self._speculative = speculative

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from engine.protocol import Segment
-from umbrella_lsp.document import Document, normalised
+from umbrella_lsp.document import Document, indent_of, normalised
 from umbrella_lsp.index import Symbol, SymbolIndex
 from umbrella_lsp.syntax import Outline, enclosing
 
@@ -90,13 +90,9 @@ def shown_suffix(suffix: str, shown_before: str) -> str:
     return suffix
 
 
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip(" \t"))
-
-
 def _scope(head: Outline, window: str) -> str:
     """What the window's code lies in but does not show: imports, and the headers of enclosing blocks."""
-    indents = [_indent(line) for line in window.split("\n") if line.strip()]
+    indents = [indent_of(line) for line in window.split("\n") if line.strip()]
     headers = [" " * d.column + d.header for d in enclosing(head, min(indents, default=0))]
     return "\n".join([*head.imports[-MAX_IMPORT_LINES:], *headers])
 

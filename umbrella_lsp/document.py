@@ -88,6 +88,11 @@ def normalised(text: str) -> str:
     return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def indent_of(line: str) -> int:
+    """Columns of blanks before a line's first other character; a tab is one, as in `StopSpec.min_indent`."""
+    return len(line) - len(line.lstrip(" \t"))
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """One version of one document."""

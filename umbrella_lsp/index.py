@@ -61,7 +61,8 @@ class SymbolIndex:
         self._by_name: dict[str, tuple[Symbol, ...]] = {}
         self._size = 0
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         """How many symbols are known."""
         return self._size
 

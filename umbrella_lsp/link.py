@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 
 from engine.client import Endpoint, EngineClient, InfillCall, StreamEvent
-from umbrella_lsp.errors import EngineUnavailable, UmbrellaError
+from umbrella_lsp.errors import EngineLost, EngineUnavailable, UmbrellaError
 
 
 class EngineLink:
@@ -34,7 +34,7 @@ class EngineLink:
         """Stream text for `call`; closing the iterator cancels it in the engine.
 
         An engine that turns out to be gone is looked for, or started, once more, unless some of its
-        text has been handed out already. Raises EngineUnavailable and RequestError.
+        text has been handed out already (EngineLost). Raises EngineUnavailable and RequestError.
         """
         has_begun = False
         for is_last in (False, True):
@@ -45,9 +45,11 @@ class EngineLink:
                         has_begun = True
                         yield event
                 return
-            except EngineUnavailable:
+            except EngineUnavailable as error:
                 await self._lose(client)
-                if has_begun or is_last:
+                if has_begun:
+                    raise EngineLost(str(error)) from error
+                if is_last:
                     raise
 
     async def aclose(self) -> None:

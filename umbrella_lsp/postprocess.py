@@ -6,16 +6,13 @@ In and out: text with LF line ends. What was generated is only ever shortened.
 from __future__ import annotations
 
 from umbrella_lsp.context import CLOSERS, CompletionContext
+from umbrella_lsp.document import indent_of
 from umbrella_lsp.stop import Extent, last_code_line, lines_below, opens_block
 
 _PAIRS = {")": "(", "]": "[", "}": "{"}
 _FENCE = "```"
 _MIN_REPEATED = 3
 """Characters of a line that may not be repeated; shorter ones, as closing brackets, may."""
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip(" \t"))
 
 
 def without_fences(text: str) -> str:
@@ -31,7 +28,7 @@ def without_doubled_indent(text: str, context: CompletionContext) -> str:
     if not before or before.strip() or not text.startswith((" ", "\t")):
         return text
     above = last_code_line(context.prefix)
-    is_too_shallow = opens_block(above) and len(before) <= _indent(above)
+    is_too_shallow = opens_block(above) and len(before) <= indent_of(above)
     return text if is_too_shallow else text.lstrip(" \t")
 
 

@@ -30,7 +30,7 @@ from umbrella_lsp.document import (
     language_of,
     path_of,
 )
-from umbrella_lsp.errors import UmbrellaError
+from umbrella_lsp.errors import EngineLost, UmbrellaError
 from umbrella_lsp.settings import Settings, read_settings
 from umbrella_lsp.supersede import LatestOnly
 
@@ -136,7 +136,7 @@ class UmbrellaServer(LanguageServer):
                 types.RegistrationParams([types.Registration("configuration", method, options)])
             )
         await self._fetch_settings(None)
-        await self._session()
+        (await self._session()).configure(self._settings, self._roots())
 
     async def _shut_down(self, _params: None) -> None:
         if self._opening is not None:
@@ -179,7 +179,8 @@ class UmbrellaServer(LanguageServer):
             raise
         except UmbrellaError as error:
             _log.info("id=%s outcome=%s total_ms=%.0f", request, type(error).__name__, _since(started))
-            self._tell(str(error))
+            if not isinstance(error, EngineLost):  # A crash costs this one suggestion and nobody's attention.
+                self._tell(str(error))
             return None
         _log_outcome(request, outcome, _since(started))
         return _answer(document, outcome, encoding)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from engine.protocol import StopSpec
 from umbrella_lsp.context import CLOSERS, CompletionContext
+from umbrella_lsp.document import indent_of
 from umbrella_lsp.syntax import block_is_complete
 
 _OPENERS = (":", "{", "(", "[")
@@ -20,11 +21,7 @@ class Extent:
     """Several lines are wanted; otherwise only the rest of the cursor's line."""
 
 
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip(" \t"))
-
-
-def is_word_free(text: str) -> bool:
+def is_only_closers(text: str) -> bool:
     """Whether `text` is nothing but what editors close by themselves and what may follow it."""
     return not text.strip(CLOSERS + ",;: \t")
 
@@ -45,17 +42,17 @@ def extent(context: CompletionContext, max_lines: int) -> Extent:
     Blocks end where a line is indented less than the block's own lines.
     """
     before, after = context.before, context.after
-    if not is_word_free(after) or max_lines == 1:
+    if not is_only_closers(after) or max_lines == 1:
         return Extent(StopSpec(max_lines=1), is_block=False)
     if not before.strip() and not after.strip():
         above = last_code_line(context.prefix)
-        indent = _indent(above) + 1 if opens_block(above) else 0
+        indent = indent_of(above) + 1 if opens_block(above) else 0
         return Extent(
             StopSpec(max_lines=max_lines, min_indent=max(indent, len(before)) or None), is_block=True
         )
     if opens_block(before) and not after.strip():
         # The cursor's own line is complete with the line's end that comes first.
-        return Extent(StopSpec(max_lines=max_lines + 1, min_indent=_indent(before) + 1), is_block=True)
+        return Extent(StopSpec(max_lines=max_lines + 1, min_indent=indent_of(before) + 1), is_block=True)
     return Extent(StopSpec(max_lines=1), is_block=False)
 
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import sys
 import threading
 import time
@@ -12,14 +14,16 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
-from engine.backend import Text
+from engine.backend import Load, Text
 from engine.cli import main
 from engine.client import Endpoint, ask_to_drain, fetch_health
 from engine.config import EngineConfig
-from engine.errors import CheckpointError, EngineUnavailable, RequestError
+from engine.errors import CheckpointError, EngineUnavailable, RequestError, UmbrellaError
+from engine.jobs import Chunk, Ending
 from engine.protocol import SegmentFate, StopReason, TokenCounts
 from engine.request import CodePrompt, GenerationRequest, TextPrompt
 from engine.runtime import RuntimeDir
@@ -150,6 +154,39 @@ class Gate:
         self._go.release(1000)
 
 
+class Receiver:
+    """Collects what a job delivers."""
+
+    def __init__(self) -> None:
+        self.chunks: list[Chunk] = []
+        self.error: UmbrellaError | None = None
+        self.over = threading.Event()
+
+    def __call__(self, chunk: Chunk | UmbrellaError) -> None:
+        assert not self.over.is_set(), "something came after the end"
+        if isinstance(chunk, UmbrellaError):
+            self.error = chunk
+            self.over.set()
+            return
+        self.chunks.append(chunk)
+        if chunk.ending:
+            self.over.set()
+
+    def wait(self) -> Receiver:
+        assert self.over.wait(DEADLINE_S)
+        return self
+
+    @property
+    def text(self) -> str:
+        return "".join(chunk.text for chunk in self.wait().chunks)
+
+    @property
+    def ending(self) -> Ending:
+        last = self.wait().chunks[-1].ending
+        assert last is not None
+        return last
+
+
 def eventually(condition: Callable[[], bool]) -> None:
     """Wait for what another thread or process is about to do."""
     deadline = time.monotonic() + DEADLINE_S
@@ -190,13 +227,37 @@ class RunningEngine:
                 return float(found.rsplit(" ", 1)[1])
         return 0.0
 
+    def connect(self, path: str, body: dict) -> socket.socket:
+        """Send a request and keep the connection, to close it when it suits the test."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(DEADLINE_S)
+        connection.connect(str(self.place.socket))
+        data = json.dumps(body).encode()
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
+        connection.sendall(head.encode() + data)
+        return connection
+
+
+def events_of(response: httpx.Response) -> list[dict]:
+    """The objects of a stream."""
+    lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
+    return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def error_of(response: httpx.Response) -> dict:
+    """The error of an answer that has one."""
+    error = response.json()["error"]
+    assert error["code"] == response.status_code
+    assert error["message"]
+    return error
+
 
 @contextmanager
 def running_engine(
     folder: Path,
     backend: FakeBackend | None = None,
     config: EngineConfig | None = None,
-    load: Callable[[Callable[[float], None]], FakeBackend] | None = None,
+    load: Load[Any] | None = None,
     *,
     with_tcp: bool = False,
 ) -> Generator[RunningEngine]:

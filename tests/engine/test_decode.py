@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from engine.checkpoint import Checkpoint
-from engine.decode import Cancelled, Decoder, Slot, Step
+from engine.decode import Decoder, Slot, Step
 from engine.draft import Drafter, DraftSession, ModelDrafter, NgramDrafter, TreeLimits
+from engine.jobs import Cancelled
 from engine.kv_cache import KVCache
 from engine.model import Transformer
 from engine.protocol import StopReason

@@ -1,22 +1,18 @@
 from __future__ import annotations
 
-import json
-import logging
-import socket
 import stat
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from engine.config import EngineConfig
-from engine.errors import CheckpointError, ConfigError
+from engine.errors import ConfigError
 from engine.protocol import Health
 from engine.schema import read
 from engine.server import listen_tcp
-from tests.engine.fakes import DEADLINE_S, FakeBackend, Gate, RunningEngine, eventually, running_engine
+from tests.engine.fakes import RunningEngine, error_of, events_of, running_engine
 
 
 @pytest.fixture(scope="module")
@@ -24,29 +20,6 @@ def engine(home: Path) -> Iterator[RunningEngine]:
     """One engine for all tests that do not change it."""
     with running_engine(home / "server", with_tcp=True) as running:
         yield running
-
-
-def events(response: httpx.Response) -> list[dict]:
-    lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
-    return [json.loads(line) for line in lines if line != "[DONE]"]
-
-
-def error_of(response: httpx.Response) -> dict:
-    error = response.json()["error"]
-    assert error["code"] == response.status_code
-    assert error["message"]
-    return error
-
-
-def raw_request(engine: RunningEngine, path: str, body: dict) -> socket.socket:
-    """Send a request and keep the connection, to close it when it suits the test."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(DEADLINE_S)
-    connection.connect(str(engine.place.socket))
-    data = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
-    connection.sendall(head.encode() + data)
-    return connection
 
 
 # What goes out.
@@ -73,7 +46,7 @@ def test_streamed_events_add_up_to_the_whole_and_each_carries_our_part(engine: R
     whole = engine.http.post("/infill", json=body).json()
     response = engine.http.post("/infill", json={**body, "stream": True})
     assert response.headers["content-type"].startswith("text/event-stream")
-    streamed = events(response)
+    streamed = events_of(response)
     assert "".join(event["content"] for event in streamed) == whole["content"]
     assert [event["stop"] for event in streamed] == [False, False, False, True]
     assert [event["umbrella"]["tokens"]["generated"] for event in streamed] == [1, 2, 3, 4]
@@ -124,7 +97,7 @@ def test_streamed_completions_end_with_done_and_usage_where_asked(engine: Runnin
     body = {"prompt": "ab", "max_tokens": 2, "stream": True, "stream_options": {"include_usage": True}}
     response = engine.http.post("/v1/completions", json=body)
     assert response.text.endswith("data: [DONE]\n\n")
-    first, last, usage = events(response)
+    first, last, usage = events_of(response)
     assert (first["choices"][0]["text"], first["choices"][0]["finish_reason"]) == ("d", None)
     assert (last["choices"][0]["text"], last["choices"][0]["finish_reason"]) == ("e", "length")
     assert (usage["choices"], usage["usage"]["completion_tokens"]) == ([], 2)
@@ -226,22 +199,6 @@ def test_what_does_not_exist_yet_or_at_all_is_said_in_json(engine: RunningEngine
     assert engine.http.get("/infill").json()["error"]["code"] == 405
 
 
-def test_a_full_queue_is_a_503(tmp_path: Path) -> None:
-    gate = Gate()
-    config = EngineConfig(model="fake", max_queue=1)
-    with running_engine(tmp_path, FakeBackend(in_layer=gate), config) as engine:
-        running = raw_request(engine, "/infill", {})
-        gate.wait()
-        waiting = raw_request(engine, "/infill", {})
-        eventually(lambda: engine.metric("umbrella_queue_depth") == 1)
-        response = engine.http.post("/infill", json={})
-        assert response.status_code == 503
-        assert "max_queue" in error_of(response)["message"]
-        for connection in (waiting, running):
-            connection.close()
-        gate.release()
-
-
 # Who may ask.
 
 
@@ -283,126 +240,3 @@ def test_only_loopback_can_be_listened_on(engine: RunningEngine) -> None:
     assert engine.tcp is not None
     with pytest.raises(ConfigError, match=f"--port {engine.tcp.port} cannot be used"):
         listen_tcp("127.0.0.1", engine.tcp.port)
-
-
-# Cancelling, and ends.
-
-
-@pytest.mark.parametrize("stream", [True, False])
-def test_closing_the_connection_stops_the_engine_before_its_next_layer(
-    tmp_path: Path, *, stream: bool
-) -> None:
-    gate = Gate(layer=2)
-    with running_engine(tmp_path, FakeBackend(in_layer=gate)) as engine:
-        connection = raw_request(engine, "/infill", {"stream": stream, "n_predict": 1000})
-        gate.wait()
-        if stream:
-            gate.step()
-            assert b"200 OK" in connection.recv(1000)
-            gate.wait()
-        connection.close()
-        cancelled = 'umbrella_requests_total{endpoint="/infill",outcome="cancelled"}'
-        # The flag is up once a later request, on the same loop, has been answered and told of it.
-        eventually(lambda: _closed(engine))
-        started = engine.metric("umbrella_layers_started_total")
-        gate.release()
-        eventually(lambda: engine.metric(cancelled) == 1)
-        assert engine.metric("umbrella_layers_started_total") == started
-        assert engine.metric("umbrella_layers_started_after_cancel_total") == 0
-
-
-def _closed(engine: RunningEngine) -> bool:
-    return bool(engine.metric("umbrella_cancels_total"))
-
-
-def test_a_failed_load_is_told_by_health_and_by_every_request_and_the_engine_can_be_ended(
-    tmp_path: Path,
-) -> None:
-    def load(_progress: Callable[[float], None]) -> FakeBackend:
-        raise CheckpointError("model-00002.safetensors is cut off; fetch it again")
-
-    with running_engine(tmp_path, load=load) as engine:
-        eventually(lambda: engine.http.get("/health").json()["state"] == "failed")
-        assert "model-00002.safetensors" in engine.http.get("/health").json()["message"]
-        for path, body in (("/infill", {}), ("/v1/completions", {"prompt": "a", "stream": True})):
-            response = engine.http.post(path, json=body)
-            assert response.status_code == 503
-            assert "fetch it again" in error_of(response)["message"]
-            assert "umbrella-engine stop" in error_of(response)["message"]
-        assert engine.http.post("/drain").status_code == 202
-        engine.thread.join(DEADLINE_S)
-        assert not engine.thread.is_alive()
-
-
-def test_health_tells_how_far_loading_is_and_requests_wait_for_it(tmp_path: Path) -> None:
-    may_load = threading.Event()
-
-    def load(progress: Callable[[float], None]) -> FakeBackend:
-        progress(0.25)
-        assert may_load.wait(DEADLINE_S)
-        return FakeBackend()
-
-    with running_engine(tmp_path, load=load) as engine:
-        eventually(lambda: engine.http.get("/health").json()["progress"] == 0.25)
-        assert engine.http.get("/health").json()["state"] == "loading"
-        connection = raw_request(engine, "/infill", {"n_predict": 1})
-        eventually(lambda: engine.metric("umbrella_queue_depth") == 1)
-        may_load.set()
-        assert b"200 OK" in connection.recv(100)
-        connection.close()
-
-
-def test_an_engine_without_requests_ends_and_leaves_no_socket(tmp_path: Path) -> None:
-    with running_engine(tmp_path, config=EngineConfig(model="fake", idle_s=0.3)) as engine:
-        assert engine.http.post("/infill", json={"n_predict": 1}).status_code == 200
-        engine.thread.join(DEADLINE_S)
-        assert not engine.thread.is_alive()
-        assert not engine.place.socket.exists()
-
-
-def test_a_drained_engine_answers_what_it_accepted_then_ends(tmp_path: Path) -> None:
-    gate = Gate()
-    with running_engine(tmp_path, FakeBackend(in_layer=gate)) as engine:
-        connection = raw_request(engine, "/infill", {"n_predict": 2})
-        gate.wait()
-        assert engine.http.post("/drain").status_code == 202
-        assert engine.http.get("/health").json()["state"] == "draining"
-        assert engine.http.post("/infill", json={}).status_code == 503
-        gate.release()
-        assert b'"stop":true' in b"".join(iter(lambda: connection.recv(4096), b""))
-        connection.close()
-
-
-def test_a_failure_in_mid_stream_is_an_event_and_the_next_request_is_served(tmp_path: Path) -> None:
-    def fail(_layer: int) -> None:
-        if backend.slots[0].tokens[-1] == ord("d"):
-            raise ZeroDivisionError
-
-    backend = FakeBackend(in_layer=fail)
-    with running_engine(tmp_path, backend) as engine:
-        response = engine.http.post("/infill", json={"stream": True, "n_predict": 5})
-        assert [event.get("content") for event in events(response)] == ["b", "c", "d", None]
-        assert "ZeroDivisionError" in events(response)[-1]["error"]["message"]
-        assert engine.http.post("/infill", json={"n_predict": 1}).status_code == 200
-
-
-def test_no_text_of_the_users_is_ever_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    secret = "hunter2"
-    with running_engine(tmp_path, FakeBackend(answer=secret)) as engine:
-        everywhere = {
-            "input_prefix": secret,
-            "prompt": secret,
-            "umbrella": {"path": secret, "session": secret},
-            "n_predict": 14,
-        }
-        assert secret in engine.http.post("/infill", json=everywhere).json()["content"]
-        engine.http.post("/infill", json={**everywhere, "n_predict": secret})
-        engine.http.post("/infill", content=secret)
-        engine.http.post("/v1/completions", json={"prompt": "explode", "stop": [secret]})
-        engine.http.post(f"/{secret}", content=secret)
-    ours = [
-        record.getMessage() for record in caplog.records if not record.name.startswith(("http", "asyncio"))
-    ]
-    assert any("/infill ok" in line for line in ours)
-    assert not any(secret in line or "explode" in line for line in ours)

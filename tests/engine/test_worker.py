@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 
 from engine.errors import CheckpointError, EngineUnavailable, RequestError, UmbrellaError
-from engine.jobs import Chunk, Ending, Job
+from engine.jobs import Chunk, Job
 from engine.metrics import Metrics
 from engine.protocol import Priority, StopReason, StopSpec
 from engine.request import GenerationRequest, TextPrompt, TokenPrompt
 from engine.worker import Worker
-from tests.engine.fakes import DEADLINE_S, LAYERS, FakeBackend, FakeSlot, Gate
+from tests.engine.fakes import DEADLINE_S, LAYERS, FakeBackend, FakeSlot, Gate, Receiver
 
 REQUEST = GenerationRequest(
     prompt=TextPrompt("prompt"),
@@ -27,39 +27,6 @@ REQUEST = GenerationRequest(
     repetition_penalty=1.0,
     seed=0,
 )
-
-
-class Receiver:
-    """Collects what a job delivers."""
-
-    def __init__(self) -> None:
-        self.chunks: list[Chunk] = []
-        self.error: UmbrellaError | None = None
-        self.over = threading.Event()
-
-    def __call__(self, chunk: Chunk | UmbrellaError) -> None:
-        assert not self.over.is_set(), "something came after the end"
-        if isinstance(chunk, UmbrellaError):
-            self.error = chunk
-            self.over.set()
-            return
-        self.chunks.append(chunk)
-        if chunk.ending:
-            self.over.set()
-
-    def wait(self) -> Receiver:
-        assert self.over.wait(DEADLINE_S)
-        return self
-
-    @property
-    def text(self) -> str:
-        return "".join(chunk.text for chunk in self.wait().chunks)
-
-    @property
-    def ending(self) -> Ending:
-        last = self.wait().chunks[-1].ending
-        assert last is not None
-        return last
 
 
 class Bench:

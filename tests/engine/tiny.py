@@ -51,7 +51,7 @@ def write_llama(
             for name, weight in model.named_parameters():
                 if name.endswith("bias") or "norm" in name:
                     weight.add_(0.1 * torch.randn_like(weight))
-    model.to(dtype)
+    torch.nn.Module.to(model, dtype)
     model.save_pretrained(folder, max_shard_size=shard_size)
     return model
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import uuid
 from collections.abc import AsyncGenerator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from pygls.lsp.client import LanguageClient
 from tests.umbrella_lsp.waiting import PATIENCE_S
 
 COMMAND = ("-m", "umbrella_lsp.cli", "--stdio")
+REPOSITORY = Path(__file__).parents[2]
 
 
 @dataclass
@@ -82,6 +85,15 @@ class Editor:
             types.TEXT_DOCUMENT_INLINE_COMPLETION, params, msg_id=request
         )
 
+    def ask_as(self, params: object) -> asyncio.Future[types.InlineCompletionList | None]:
+        """Send a request for inline completion with parameters that this client's library would not send."""
+        protocol, request = self.client.protocol, str(uuid.uuid4())
+        method = types.TEXT_DOCUMENT_INLINE_COMPLETION
+        answer = protocol._request_futures[request] = Future[Any]()
+        protocol._result_types[request] = protocol.get_result_type(method)
+        protocol._send_data({"jsonrpc": "2.0", "id": request, "method": method, "params": params})
+        return asyncio.wrap_future(answer)
+
     def cancel(self, request: str) -> None:
         self.client.cancel_request(types.CancelParams(request))
 
@@ -104,17 +116,17 @@ async def an_editor(runtime_dir: Path, *options: str, settings: object = None) -
     client = LanguageClient("editor", "1")
     editor = Editor(client, runtime_dir, settings)
 
-    @client.feature(types.WORKSPACE_CONFIGURATION)
     def configuration(params: types.ConfigurationParams) -> list[object]:
         return [editor.settings for _ in params.items]
 
-    @client.feature(types.WINDOW_SHOW_MESSAGE)
     def message(params: types.ShowMessageParams) -> None:
         editor.messages.append(params.message)
 
+    client.feature(types.WORKSPACE_CONFIGURATION)(configuration)
+    client.feature(types.WINDOW_SHOW_MESSAGE)(message)
     environment = {**os.environ, "UMBRELLA_RUNTIME_DIR": str(runtime_dir), "PYTHONWARNINGS": "error"}
     async with asyncio.timeout(PATIENCE_S):
-        await client.start_io(sys.executable, *options, *COMMAND, env=environment)
+        await client.start_io(sys.executable, *options, *COMMAND, env=environment, cwd=REPOSITORY)
         try:
             yield editor
         finally:

@@ -36,6 +36,8 @@ class Line:
     stop: StopReason = StopReason.END
     is_held: bool = False
     """Never ends by itself: after its pieces it waits for the client to go away."""
+    is_broken: bool = False
+    """Ends as a crash does, after its pieces and without an event that says so."""
 
 
 @dataclass
@@ -53,6 +55,9 @@ class Script:
 
     def hold(self, *pieces: str) -> None:
         self.lines.append(Line(pieces, is_held=True))
+
+    def break_off(self, *pieces: str) -> None:
+        self.lines.append(Line(pieces, is_broken=True))
 
     def next_line(self) -> Line:
         return self.lines.pop(0) if len(self.lines) > 1 else self.lines[0]
@@ -81,6 +86,8 @@ def app(script: Script) -> Starlette:
         async def events() -> AsyncIterator[bytes]:
             for number, piece in enumerate(line.pieces, 1):
                 yield _event(piece, generated=number)
+            if line.is_broken:
+                return
             if line.is_held:
                 # The body has been read, so all that can still come is the end of the connection.
                 while (await request.receive())["type"] != "http.disconnect":

@@ -48,7 +48,7 @@ def test_updating_a_file_forgets_what_it_said_before() -> None:
     index.update("b", symbols_of("b.py", "def old(): pass\ndef kept(): pass", "python"))
     index.update("a", symbols_of("a.py", "def new(): pass", "python"))
     assert names(index, "old", "new", "kept") == ["b.py", "a.py", "b.py"]
-    assert len(index) == 3
+    assert index.size == 3
 
 
 def test_removing_a_directory_forgets_its_files_and_no_other() -> None:
@@ -59,5 +59,5 @@ def test_removing_a_directory_forgets_its_files_and_no_other() -> None:
     index.remove_under("lib")
     assert names(index, "f") == ["b.py"]
     index.remove_under(beside)
-    assert len(index) == 0
+    assert index.size == 0
     assert index.lookup("f") == ()

@@ -10,7 +10,7 @@ import pytest
 
 from engine.client import Endpoint, InfillCall
 from tests.umbrella_lsp.fakes import ScriptedStreams, events
-from umbrella_lsp.errors import EngineUnavailable, RequestError
+from umbrella_lsp.errors import EngineLost, EngineUnavailable, RequestError
 from umbrella_lsp.link import EngineLink
 
 ENDPOINT = Endpoint(socket=Path("/nowhere/engine.sock"))
@@ -62,7 +62,7 @@ def test_text_that_was_handed_out_is_never_given_twice(client: type[FakeClient])
     link = EngineLink(lambda: ENDPOINT)
 
     async def scenario() -> None:
-        with pytest.raises(EngineUnavailable, match="crashed"):
+        with pytest.raises(EngineLost, match="crashed"):
             await text_from(link)
         assert await text_from(link) == "name"
 

@@ -1,0 +1,86 @@
+"""Makes README's picture: a real Neovim in a terminal, shown by the real server, drawn as SVG.
+
+``python docs/picture.py nvim.svg`` needs tmux, Neovim 0.12 as ``nvim`` and ``umbrella-lsp`` on PATH.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
+
+COLUMNS, ROWS = 76, 14
+CODE = """import json
+
+
+class Account:
+    def __init__(self, owner, balance):
+        self.owner = owner
+"""
+TYPED = "        self.balance = "
+INIT = """
+vim.o.termguicolors = true
+vim.o.laststatus = 0
+vim.o.ruler = false
+vim.o.number = true
+vim.o.swapfile = false
+vim.lsp.enable('umbrella')
+vim.lsp.inline_completion.enable()
+"""
+PATIENCE_S = 60.0
+
+
+def tmux(*arguments: str) -> str:
+    """What ``tmux`` prints, on a server of our own."""
+    command = ["tmux", "-L", "umbrella-picture", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def until_line_is_longer(than: str) -> None:
+    """Wait until the line typed has grown by a suggestion."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        if any(
+            than in line and line.rstrip() > than.rstrip() and not line.rstrip().endswith(than.strip())
+            for line in tmux("capture-pane", "-p").split("\n")
+        ):
+            return
+        time.sleep(0.2)
+    sys.exit("no suggestion appeared")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("out", type=Path)
+    out: Path = parser.parse_args().out
+    plugin = Path(__file__).resolve().parent.parent / "editors" / "neovim"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "init.lua").write_text(f"vim.opt.runtimepath:append('{plugin}')\n{INIT}")
+        (folder / "bank.py").write_text(CODE)
+        size = ["-x", str(COLUMNS), "-y", str(ROWS)]
+        tmux("new-session", "-d", *size, "-c", name, "nvim", "-u", str(folder / "init.lua"), "bank.py")
+        try:
+            time.sleep(1.0)
+            tmux("send-keys", "G", "o", "C-u")
+            tmux("send-keys", "-l", TYPED)
+            until_line_is_longer(TYPED)
+            screen = tmux("capture-pane", "-p", "-e")
+        finally:
+            tmux("kill-server")
+    console = Console(record=True, width=COLUMNS, file=io.StringIO())
+    console.print(Text.from_ansi(screen.rstrip("\n")))
+    out.write_text(console.export_svg(title="nvim bank.py", theme=MONOKAI))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""The routes: which body goes to which dialect, and how what goes wrong is answered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from engine import __version__
+from engine.api.access import Guard
+from engine.api.body import MAX_BODY_BYTES, BodyTooLarge, read_body
+from engine.api.completions import CompletionBody, CompletionDialect
+from engine.api.completions import to_request as completion_request
+from engine.api.infill import InfillBody, InfillDialect
+from engine.api.infill import to_request as infill_request
+from engine.api.problems import error_body, response_to
+from engine.api.respond import GenerationResponse
+from engine.config import EngineConfig
+from engine.errors import UmbrellaError
+from engine.metrics import CONTENT_TYPE, Metrics
+from engine.protocol import PROTOCOL_VERSION, Health
+from engine.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """One method a route."""
+
+    config: EngineConfig
+    worker: Worker[Any]
+    metrics: Metrics
+    drain_begun: Callable[[], None]
+    """Called when a client has asked the engine to end."""
+
+    async def get_health(self, _request: Request) -> Response:
+        """``GET /health``: a `Health`."""
+        health = Health(
+            state=self.worker.state,
+            progress=self.worker.load_share,
+            package=__version__,
+            protocol=PROTOCOL_VERSION,
+            config_hash=self.config.digest(),
+            pid=os.getpid(),
+            busy=self.worker.busy,
+            message=self.worker.failure,
+        )
+        return Response(msgspec.json.encode(health), media_type="application/json")
+
+    async def get_metrics(self, _request: Request) -> Response:
+        """``GET /metrics``: Prometheus' text."""
+        return Response(self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def get_models(self, _request: Request) -> Response:
+        """``GET /v1/models``: the one there is."""
+        entry = {"id": self.config.model, "object": "model", "created": 0, "owned_by": "local"}
+        return JSONResponse({"object": "list", "data": [entry]})
+
+    async def post_infill(self, request: Request) -> GenerationResponse:
+        """``POST /infill``."""
+        body = await read_body(request, InfillBody)
+        dialect = InfillDialect(self.config.model, body.stream)
+        return GenerationResponse(self.worker, self.metrics, infill_request(body, self.config), dialect)
+
+    async def post_completions(self, request: Request) -> GenerationResponse:
+        """``POST /v1/completions``."""
+        body = await read_body(request, CompletionBody)
+        usage = body.stream_options is not None and body.stream_options.include_usage
+        dialect = CompletionDialect(self.config.model, body.stream, usage)
+        return GenerationResponse(self.worker, self.metrics, completion_request(body, self.config), dialect)
+
+    async def post_workspace(self, _request: Request) -> Response:
+        """``POST /workspace``, reserved."""
+        message = "POST /workspace is reserved for a later version; nothing was stored."
+        return JSONResponse(error_body(501, message, "not_supported_error"), 501)
+
+    async def post_drain(self, _request: Request) -> Response:
+        """``POST /drain``: finish what was accepted, then end."""
+        self.drain_begun()
+        return JSONResponse({"state": "draining"}, 202)
+
+    async def refused(self, request: Request, error: Exception) -> Response:
+        """The answer to a body that cannot be served."""
+        assert isinstance(error, UmbrellaError)
+        self.metrics.request_ended(request.url.path, "refused")
+        return response_to(error)
+
+    async def too_large(self, request: Request, _error: Exception) -> Response:
+        """The answer to a body that is too large to look at."""
+        self.metrics.request_ended(request.url.path, "refused")
+        message = f"The body is larger than {MAX_BODY_BYTES >> 20} MB. Send less text around the cursor."
+        return JSONResponse(error_body(413, message, "invalid_request_error"), 413)
+
+
+async def no_such_route(_request: Request, error: Exception) -> Response:
+    """The answer to a path or method there is not."""
+    assert isinstance(error, HTTPException)
+    kind = "not_found_error" if error.status_code == 404 else "invalid_request_error"
+    return JSONResponse(error_body(error.status_code, error.detail, kind), error.status_code)
+
+
+def create_app(routes: Routes, token: str = "") -> Guard:
+    """The ASGI application. Without a `token`, everything that comes over TCP is refused."""
+    app = Starlette(
+        routes=[
+            Route("/health", routes.get_health),
+            Route("/metrics", routes.get_metrics),
+            Route("/v1/models", routes.get_models),
+            Route("/infill", routes.post_infill, methods=["POST"]),
+            Route("/v1/completions", routes.post_completions, methods=["POST"]),
+            Route("/workspace", routes.post_workspace, methods=["POST"]),
+            Route("/drain", routes.post_drain, methods=["POST"]),
+        ],
+        exception_handlers={
+            UmbrellaError: routes.refused,
+            BodyTooLarge: routes.too_large,
+            HTTPException: no_such_route,
+        },
+    )
+    return Guard(app, token)

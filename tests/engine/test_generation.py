@@ -1,0 +1,151 @@
+"""The worker on real, tiny models: what serving does to a generation must not show in its text."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine.config import EngineConfig
+from engine.generation import EngineBackend
+from engine.metrics import Metrics
+from engine.protocol import Segment, StopReason, StopSpec
+from engine.request import CodePrompt, GenerationRequest, TextPrompt, TokenPrompt
+from engine.worker import Worker
+from tests.engine.fakes import DEADLINE_S, Receiver, eventually, running_engine
+from tests.engine.tiny import write_llama
+from tests.engine.tiny_tokenizer import write_tokenizer
+
+
+def model(folder: Path, seed: int) -> str:
+    tokenizer = write_tokenizer(folder)
+    write_llama(folder, seed=seed, scale=3.0, vocab_size=tokenizer.vocab_size, eos_token_id=None)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> EngineBackend:
+    folder = tmp_path_factory.mktemp("pair")
+    config = EngineConfig(model=model(folder / "target", 0), draft_model=model(folder / "draft", 1), depth=2)
+    return EngineBackend.load(config, lambda _share: None)
+
+
+def request(text: str, seed: int = 1, max_tokens: int = 12) -> GenerationRequest:
+    return GenerationRequest(
+        prompt=CodePrompt((Segment("prefix", text),)),
+        max_tokens=max_tokens,
+        stop=StopSpec(),
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        min_p=0.0,
+        repetition_penalty=1.1,
+        seed=seed,
+        priority="prefetch",
+    )
+
+
+class Disturbed:
+    """The backend, with something happening before one of the layers of its first generation."""
+
+    def __init__(self, backend: EngineBackend, at_layer: int, act: Callable[[], None]) -> None:
+        self._backend = backend
+        self._left = at_layer
+        self._act = act
+        self.encode, self.text, self.new_slot = backend.encode, backend.text, backend.new_slot
+
+    def generate(self, request, tokens, slot, text, max_tokens, before_layer):
+        def counted(layer: int) -> None:
+            self._left -= 1
+            if self._left == 0:
+                self._act()
+            before_layer(layer)
+
+        return self._backend.generate(request, tokens, slot, text, max_tokens, counted)
+
+
+def run(worker: Worker, wanted: GenerationRequest) -> Receiver:
+    receiver = Receiver()
+    worker.submit(wanted, receiver)
+    return receiver.wait()
+
+
+def tokens_of(receiver: Receiver) -> tuple[str, int]:
+    return receiver.text, receiver.chunks[-1].counts.generated
+
+
+def test_every_kind_of_prompt_is_answered(backend: EngineBackend) -> None:
+    worker = Worker(lambda _progress: backend, Metrics(), slots=2, max_queue=4)
+    worker.start()
+    plain = request("def add(self, value):\n    return")
+    for prompt in (plain.prompt, TextPrompt("def add("), TokenPrompt((5, 6, 7))):
+        assert run(worker, replace(plain, prompt=prompt)).chunks[-1].counts.generated == 12
+    assert worker.stop(DEADLINE_S)
+
+
+@pytest.mark.parametrize("at_layer", [1, 2, 5, 9, 14, 30])
+def test_a_pre_empted_generation_says_what_it_would_have_said(backend: EngineBackend, at_layer: int) -> None:
+    wanted, urgent = request("def add(self, value):\n    return"), Receiver()
+    calm = Worker(lambda _progress: backend, Metrics(), slots=2, max_queue=4)
+    calm.start()
+    undisturbed = tokens_of(run(calm, wanted))
+    assert calm.stop(DEADLINE_S)
+
+    def interrupt() -> None:
+        typing = replace(request("class Account:", seed=2), priority="typing")
+        worker.submit(typing, urgent)
+
+    metrics = Metrics()
+    disturbed = Disturbed(backend, at_layer, interrupt)
+    worker = Worker(lambda _progress: disturbed, metrics, slots=2, max_queue=4)
+    worker.start()
+    assert tokens_of(run(worker, wanted)) == undisturbed
+    assert urgent.wait().chunks[-1].counts.generated == 12
+    assert b"umbrella_preemptions_total 1.0" in metrics.text()
+    assert worker.stop(DEADLINE_S)
+
+
+@pytest.mark.parametrize("at_layer", [1, 2, 5, 9, 14, 30])
+def test_a_slot_is_right_after_a_cancel_at_any_layer(backend: EngineBackend, at_layer: int) -> None:
+    wanted = replace(request("def add(self, value):\n    return"), session="editor")
+    calm = Worker(lambda _progress: backend, Metrics(), slots=2, max_queue=4)
+    calm.start()
+    undisturbed = tokens_of(run(calm, wanted))
+    assert calm.stop(DEADLINE_S)
+
+    metrics, begun = Metrics(), threading.Event()
+
+    def cancel() -> None:
+        assert begun.wait(DEADLINE_S)
+        worker.cancel(job)
+
+    disturbed = Disturbed(backend, at_layer, cancel)
+    worker = Worker(lambda _progress: disturbed, metrics, slots=2, max_queue=4)
+    worker.start()
+    cancelled = Receiver()
+    job = worker.submit(wanted, cancelled)
+    begun.set()
+    assert cancelled.ending.stop is StopReason.CANCELLED
+    assert tokens_of(run(worker, wanted)) == undisturbed
+    assert b"umbrella_layers_started_after_cancel_total 0.0" in metrics.text()
+    assert worker.stop(DEADLINE_S)
+
+
+def test_a_checkpoint_cut_short_is_named_by_health(tmp_path: Path) -> None:
+    folder = tmp_path / "target"
+    config = EngineConfig(model=model(folder, 0), draft_model=None)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+    def load(progress: Callable[[float], None]) -> EngineBackend:
+        return EngineBackend.load(config, progress)
+
+    with running_engine(tmp_path / "run", config=config, load=load) as engine:
+        eventually(lambda: engine.http.get("/health").json()["state"] == "failed")
+        assert "model.safetensors" in engine.http.get("/health").json()["message"]
+        response = engine.http.post("/infill", json={})
+        assert response.status_code == 503
+        assert "model.safetensors" in response.json()["error"]["message"]
