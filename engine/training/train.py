@@ -71,7 +71,7 @@ class TrainPlan:
         return min(1.0, (step + 1) / (self.warmup * self.steps), (1.0 - done) / self.decay)
 
 
-def build(shape: ModelShape, tokenizer: PreTrainedTokenizerFast, max_length: int = 2048) -> LlamaForCausalLM:
+def build(shape: ModelShape, tokenizer: PreTrainedTokenizerFast, max_length: int) -> LlamaForCausalLM:
     """A fresh model of `shape` with the tokenizer's vocabulary and tied embeddings."""
     ids = tokenizer.backend_tokenizer.token_to_id
     config = LlamaConfig(
@@ -182,7 +182,7 @@ def train(plan: TrainPlan, rows_file: Path, held_out_file: Path, tokenizer_dir: 
     torch.manual_seed(plan.seed)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_dir)
     rows, held_out = np.load(rows_file, mmap_mode="r"), np.load(held_out_file, mmap_mode="r")
-    model = build(SHAPES[plan.shape], tokenizer)
+    model = build(SHAPES[plan.shape], tokenizer, plan.length)
     nn.Module.to(model, device)
     steppers = optimisers(model, plan)
     checkpoint = Checkpoint(out)

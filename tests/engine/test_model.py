@@ -17,7 +17,7 @@ from engine.kv_cache import CacheFull, KVCache
 from engine.model import Block, Transformer
 from tests.engine.tiny import LLAMA3_ROPE, chain, write_llama
 
-TOKENS = [random.Random(7).randrange(96) for _ in range(60)]
+TOKENS = random.Random(7).choices(range(96), k=60)
 TREE = [-1, 0, 0, 1, 1, 2, 4, 4, 0, 7]
 """Two branches, a fork, a leaf behind the other branch's nodes, and a path of five."""
 TREE_TOKENS = [5, 17, 33, 50, 17, 61, 80, 2, 9, 41]
