@@ -24,6 +24,10 @@ class Attention(Protocol):
 
     def __call__(self, queries: Tensor, keys: Tensor, values: Tensor, /) -> Tensor: ...
 
+    def select(self, rows: Sequence[int]) -> Attention:
+        """The same for some of the pass's rows only, in the order given."""
+        ...
+
 
 class AttentionKind(Protocol):
     """Makes the attention of a pass: `parents` [T] of its rows, after `length` cached tokens."""
@@ -36,9 +40,18 @@ class AttentionKind(Protocol):
 class MaskedAttention:
     """All rows at once, with an additive mask [T, length + T]."""
 
-    def __init__(self, parents: Sequence[int], length: int, dtype: torch.dtype, device: torch.device) -> None:
-        mask = _additive_mask(parents, length) if len(parents) > 1 else None
-        self._mask = None if mask is None else mask.to(device=device, dtype=dtype)
+    def __init__(self, mask: Tensor | None) -> None:
+        self._mask = mask
+
+    @staticmethod
+    def of(parents: Sequence[int], length: int, dtype: torch.dtype, device: torch.device) -> MaskedAttention:
+        """The attention of a pass. A single row sees everything and needs no mask."""
+        if len(parents) == 1:
+            return MaskedAttention(None)
+        return MaskedAttention(_additive_mask(parents, length).to(device=device, dtype=dtype))
+
+    def select(self, rows: Sequence[int]) -> MaskedAttention:
+        return self if self._mask is None else MaskedAttention(self._mask[list(rows)])
 
     def __call__(self, queries: Tensor, keys: Tensor, values: Tensor, /) -> Tensor:
         rows, heads, head_dim = queries.shape
@@ -77,18 +90,25 @@ class PathAttention:
     whether it came in a prompt, in a tree or by itself. Slow: for reference.
     """
 
-    def __init__(
-        self,
+    def __init__(self, paths: Sequence[Tensor]) -> None:
+        self._paths = paths
+
+    @staticmethod
+    def of(
         parents: Sequence[int],
         length: int,
-        dtype: torch.dtype,  # noqa: ARG002 - as AttentionKind has it
+        dtype: torch.dtype,  # noqa: ARG004 - as AttentionKind has it
         device: torch.device,
-    ) -> None:
+    ) -> PathAttention:
+        """The attention of a pass."""
         paths: list[list[int]] = []
         for row, parent in enumerate(parents):
             before = paths[parent] if parent >= 0 else list(range(length))
             paths.append([*before, length + row])
-        self._paths = [torch.tensor(path, device=device) for path in paths]
+        return PathAttention([torch.tensor(path, device=device) for path in paths])
+
+    def select(self, rows: Sequence[int]) -> PathAttention:
+        return PathAttention([self._paths[row] for row in rows])
 
     def __call__(self, queries: Tensor, keys: Tensor, values: Tensor, /) -> Tensor:
         rows, heads, head_dim = queries.shape

@@ -1,8 +1,9 @@
-"""Matrix products with weights, whatever form the weights have. Knows nothing of checkpoints."""
+"""What the forward pass does with weights, whatever form they have. Knows nothing of checkpoints."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -61,3 +62,20 @@ class FixedRows:
     def __call__(self, x: Tensor, /) -> Tensor:
         parts = range(0, len(x), self._rows)
         return torch.cat([self._inner(x[start : start + self._rows]) for start in parts])
+
+
+class RmsNorm:
+    """x / sqrt(mean(x²) + eps) * weight (Zhang and Sennrich 2019), over x's last axis, in float32.
+
+    Written with the Euclidean norm, of x and of what eps adds to it: four operations where the mean
+    takes seven, which is a tenth of a small model's decode step on a CPU.
+    """
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        size = len(weight)
+        self._scale = weight * math.sqrt(size)
+        self._floor = torch.tensor(math.sqrt(size * eps), device=weight.device)
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        length = cast(Tensor, torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32))
+        return (x / torch.hypot(length, self._floor) * self._scale).to(x.dtype)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from engine.attention import AttentionKind, MaskedAttention, PathAttention
 from engine.checkpoint import Checkpoint
 from engine.kv_cache import KVCache
-from engine.linear import Linear
+from engine.linear import Linear, RmsNorm
 from engine.model_config import ModelConfig
 from engine.rope import Rope
 from engine.weights import DTypeName, WeightReader, choose_device, choose_dtype
@@ -57,11 +57,11 @@ class Block:
 class _Layer:
     """One decoder layer's weights."""
 
-    attention_norm: Tensor
+    attention_norm: RmsNorm
     qkv: Linear
     """Queries, keys and values side by side: -> [rows, (heads + 2 * kv_heads) * head_dim]."""
     attention_out: Linear
-    mlp_norm: Tensor
+    mlp_norm: RmsNorm
     gate_up: Linear
     """-> [rows, 2 * intermediate_size]."""
     down: Linear
@@ -79,7 +79,7 @@ class Transformer:
         config: ModelConfig,
         embedding: Tensor,
         layers: Sequence[_Layer],
-        final_norm: Tensor,
+        final_norm: RmsNorm,
         lm_head: Linear,
         row_multiple: int,
     ) -> None:
@@ -91,7 +91,7 @@ class Transformer:
         self._final_norm = final_norm
         self._lm_head = lm_head
         self._row_multiple = row_multiple
-        self._attention: AttentionKind = MaskedAttention if row_multiple == 1 else PathAttention
+        self._attention: AttentionKind = MaskedAttention.of if row_multiple == 1 else PathAttention.of
         self._rope = Rope(config, self.dtype, self.device)
 
     @property
@@ -122,7 +122,7 @@ class Transformer:
         for index in range(config.num_layers):
             layers.append(_read_layer(reader, config, f"model.layers.{index}"))
             progress((index + 1) / (config.num_layers + 1))
-        final_norm = reader.dense("model.norm.weight", config.hidden_size)
+        final_norm = reader.norm("model.norm.weight")
         if config.tie_embeddings:
             lm_head = reader.tied(embedding)
         else:
@@ -147,42 +147,37 @@ class Transformer:
         Raises CacheFull if T rows do not fit, ValueError if the block is malformed.
         """
         places = block.depths()
-        padding = -len(block) % self._row_multiple
-        tokens = self._indices(block.tokens + [0] * padding)
-        positions = self._indices([cache.length + place for place in places] + [0] * padding)
+        padding = [0] * (-len(block) % self._row_multiple)
+        tokens = self._indices(block.tokens + padding)
+        positions = self._indices([cache.length + place for place in places] + padding)
         attention = self._attention(block.parents, cache.length, self.dtype, self.device)
         x = functional.embedding(tokens, self._embedding)
         cos, sin = self._rope.at(positions)
         for index, layer in enumerate(self._layers):
             before_layer(index)
-            queries, keys, values = self._project(self._norm(x, layer.attention_norm), layer, cos, sin)
+            queries, keys, values = self._project(layer.attention_norm(x), layer, cos, sin)
             seen = cache.write(index, keys[:, : len(block)], values[:, : len(block)])
+            if index == len(self._layers) - 1 and list(rows) != list(range(len(block))):
+                # Beyond its keys and values, the last layer matters only to the rows asked for.
+                if not rows:
+                    return x.new_empty((0, self.config.vocab_size), dtype=torch.float32)
+                wanted = self._indices([*rows] + [0] * (-len(rows) % self._row_multiple))
+                x, queries, attention = x[wanted], queries[wanted], attention.select(rows)
             x = x + layer.attention_out(attention(queries, *seen))
-            gate, up = layer.gate_up(self._norm(x, layer.mlp_norm)).chunk(2, dim=-1)
+            gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, dim=-1)
             x = x + layer.down(functional.silu(gate) * up)
-        return self._logits(x, rows)
+        return self._lm_head(self._final_norm(x))[: len(rows)].float()
 
     def _project(self, x: Tensor, layer: _Layer, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [rows, heads, head_dim] and keys, rotated, and values [kv_heads, rows, head_dim]."""
         heads, kv_heads = self.config.num_heads, self.config.num_kv_heads
         qkv = layer.qkv(x).view(len(x), heads + 2 * kv_heads, self.config.head_dim)
         rotated = self._rope.rotate(qkv[:, : heads + kv_heads], cos, sin)
-        keys, values = rotated[:, heads:], qkv[:, heads + kv_heads :]
-        return rotated[:, :heads], keys.transpose(0, 1), values.transpose(0, 1)
-
-    def _logits(self, x: Tensor, rows: Sequence[int]) -> Tensor:
-        wanted = list(rows)
-        padding = -len(wanted) % self._row_multiple
-        if not wanted:
-            return x.new_empty((0, self.config.vocab_size), dtype=torch.float32)
-        selected = self._norm(x[self._indices(wanted + [0] * padding)], self._final_norm)
-        return self._lm_head(selected)[: len(wanted)].float()
-
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return functional.rms_norm(x, (self.config.hidden_size,), weight, self.config.rms_norm_eps)
+        values = qkv[:, heads + kv_heads :]
+        return rotated[:, :heads], rotated[:, heads:].transpose(0, 1), values.transpose(0, 1)
 
     def _indices(self, values: list[int]) -> Tensor:
-        return torch.tensor(values, device=self.device)
+        return torch.tensor(values, dtype=torch.long, device=self.device)
 
 
 def _read_layer(reader: WeightReader, config: ModelConfig, prefix: str) -> _Layer:
@@ -190,7 +185,7 @@ def _read_layer(reader: WeightReader, config: ModelConfig, prefix: str) -> _Laye
     queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     attention, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
     return _Layer(
-        attention_norm=reader.dense(f"{prefix}.input_layernorm.weight", hidden),
+        attention_norm=reader.norm(f"{prefix}.input_layernorm.weight"),
         qkv=reader.linear(
             [f"{attention}.q_proj", f"{attention}.k_proj", f"{attention}.v_proj"],
             hidden,
@@ -198,7 +193,7 @@ def _read_layer(reader: WeightReader, config: ModelConfig, prefix: str) -> _Laye
             bias=config.attention_bias,
         ),
         attention_out=reader.linear([f"{attention}.o_proj"], queries, [hidden], bias=config.attention_bias),
-        mlp_norm=reader.dense(f"{prefix}.post_attention_layernorm.weight", hidden),
+        mlp_norm=reader.norm(f"{prefix}.post_attention_layernorm.weight"),
         gate_up=reader.linear(
             [f"{mlp}.gate_proj", f"{mlp}.up_proj"], hidden, [inner, inner], bias=config.mlp_bias
         ),

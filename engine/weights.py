@@ -11,7 +11,7 @@ from torch import Tensor
 from engine.awq import AwqWeight, packed_linear
 from engine.checkpoint import Checkpoint
 from engine.errors import ConfigError
-from engine.linear import DenseLinear, FixedRows, Linear
+from engine.linear import DenseLinear, FixedRows, Linear, RmsNorm
 from engine.model_config import ModelConfig
 
 DTypeName = Literal["auto", "fp32", "fp16", "bf16"]
@@ -31,7 +31,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} cannot be used here ({error}); use auto, cpu or cuda") from error
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"device {name!r} cannot be used here ({reason}); use auto, cpu or cuda") from error
     return device
 
 
@@ -74,8 +75,17 @@ class WeightReader:
         self._keep_packed = device.type != "cpu" or (large and dtype == torch.bfloat16)
 
     def dense(self, name: str, *shape: int) -> Tensor:
-        """A tensor of floating-point numbers, in our dtype and on our device."""
-        return self._placed(self._checkpoint.floats(name, shape))
+        """A tensor of floating-point numbers, in our dtype and on our device.
+
+        A copy, as everything here: a model must not read from a file that may be rewritten under it.
+        """
+        stored = self._checkpoint.floats(name, shape)
+        return stored.to(device=self._device, dtype=self._dtype, copy=True)
+
+    def norm(self, name: str) -> RmsNorm:
+        """The norm whose weight is tensor `name`, [hidden_size]."""
+        config = self._checkpoint.config
+        return RmsNorm(self.dense(name, config.hidden_size), config.rms_norm_eps)
 
     def linear(self, modules: Sequence[str], in_features: int, sizes: Sequence[int], *, bias: bool) -> Linear:
         """Linear layers of one input as one: [rows, in_features] -> [rows, sum(sizes)], side by side."""

@@ -59,9 +59,9 @@ def write_card(work: Path, parameters: dict[str, int], vocabulary: int, out: Pat
         parts.append(_model(name, json.loads((work / name / "training.json").read_text()), count))
     parts.append(
         "\n## Cleaning\n\nLicence headers stripped, docstrings cut to their first line; generated files,"
-        "\ntests and duplicates left out; at most 1.5M characters a package. In three of ten examples some names"
-        "\nwere replaced, alike throughout, so that copying had to be learnt. Every wheel's SHA-256 is in"
-        "\n`engine/training/corpus.json`.\n"
+        "\ntests and duplicates left out; at most 1.5M characters a package. In three of ten examples"
+        "\nsome names were replaced, alike throughout, so that copying had to be learnt. Each wheel's"
+        "\nSHA-256 is in `engine/training/corpus.json`.\n"
     )
     parts.append(_sources("Trained on", json.loads((work / "sources.json").read_text())))
     parts.append(_sources("Held out", json.loads((work / "held_out_sources.json").read_text())))

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -128,8 +129,6 @@ class Checkpoint:
         path = self._folder / "last.safetensors"
         if not path.exists():
             return 0, []
-        from safetensors import safe_open
-
         with safe_open(path, framework="pt") as file:
             progress = json.loads(file.metadata()["progress"])
         tensors = load_file(path)
@@ -171,66 +170,87 @@ def micro_batches(rows: Any, step: int, plan: TrainPlan, rank: int, world: int) 
         yield torch.from_numpy(rows[picked[i : i + 4]].astype(np.int64))
 
 
-def train(plan: TrainPlan, rows_file: Path, held_out_file: Path, tokenizer_dir: Path, out: Path) -> None:
-    """Train to the end of `plan`, resuming from ``out/last.safetensors``, and save a checkpoint in `out`."""
-    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    if world > 1:
-        dist.init_process_group("gloo")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu":
-        torch.set_num_threads(1 if world > 1 else os.cpu_count() or 1)
-    torch.manual_seed(plan.seed)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_dir)
-    rows, held_out = np.load(rows_file, mmap_mode="r"), np.load(held_out_file, mmap_mode="r")
-    model = build(SHAPES[plan.shape], tokenizer, plan.length)
-    nn.Module.to(model, device)
-    steppers = optimisers(model, plan)
-    checkpoint = Checkpoint(out)
-    start, log = checkpoint.load(model, steppers)
-    run = torch.compile(model)
-    bases = [[group["lr"] for group in s.param_groups] for s in steppers]
-    if start:
-        bases = [[plan.matrix_lr], [plan.other_lr]]
-    columns = ("[progress.description]{task.description}", BarColumn(), TimeRemainingColumn())
-    with Progress(*(TextColumn(c) if isinstance(c, str) else c for c in columns), disable=rank > 0) as bar:
-        task = bar.add_task("training", total=plan.steps, completed=start)
-        began, seen = time.monotonic(), 0
-        for step in range(start, plan.steps):
-            for stepper, base in zip(steppers, bases, strict=True):
-                for group, lr in zip(stepper.param_groups, base, strict=True):
-                    group["lr"] = lr * plan.scale(step)
-                stepper.zero_grad(set_to_none=True)
-            total = 0.0
-            pieces = list(micro_batches(rows, step, plan, rank, world))
-            for piece in pieces:
-                with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
-                    loss = loss_of(run, piece.to(device)) / len(pieces)
-                loss.backward()
-                total += loss.item()
-            if world > 1:
-                average_gradients(model, world)
-            if not np.isfinite(total):
-                raise FloatingPointError(
-                    f"the loss is {total} at step {step}; {out} keeps the last good step"
-                )
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for stepper in steppers:
-                stepper.step()
-            seen += plan.length * plan.batch_rows
-            speed = seen / (time.monotonic() - began)
-            bar.update(task, completed=step + 1, description=f"loss {total:.3f}  {speed:,.0f} tokens/s")
-            last = step + 1 == plan.steps
-            if rank == 0 and ((step + 1) % plan.save_every == 0 or last):
-                with torch.no_grad():
-                    sample = torch.from_numpy(held_out[:8].astype(np.int64)).to(device)
-                    held = loss_of(model, sample).item()
-                log.append({"step": step + 1, "loss": round(total, 4), "held_out": round(held, 4)})
-                print(json.dumps(log[-1] | {"tokens_per_s": round(speed)}), flush=True)
-                checkpoint.save(step + 1, model, steppers, log)
-    if rank == 0:
-        model.save_pretrained(out / "model")
-        tokenizer.save_pretrained(out / "model")
-        (out / "training.json").write_text(json.dumps({"plan": asdict(plan), "log": log}, indent=1))
+class Trainer:
+    """One process's share of a training run."""
+
+    def __init__(self, plan: TrainPlan, data: Path, out: Path, *, compiled: bool) -> None:
+        self._plan, self._out = plan, out
+        self._world, self._rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        if self._world > 1:
+            dist.init_process_group("gloo")
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self._device.type == "cpu":
+            torch.set_num_threads(1 if self._world > 1 else os.cpu_count() or 1)
+        torch.manual_seed(plan.seed)
+        self._tokenizer = PreTrainedTokenizerFast.from_pretrained(data / "tokenizer")
+        self._rows = np.load(data / "rows.npy", mmap_mode="r")
+        self._held_out = np.load(data / "held_out.npy", mmap_mode="r")
+        self._model = build(SHAPES[plan.shape], self._tokenizer, plan.length)
+        nn.Module.to(self._model, self._device)
+        self._run = torch.compile(self._model) if compiled else self._model
+        self._optimizers = optimisers(self._model, plan)
+        self._base_rates = (plan.matrix_lr, plan.other_lr)
+        self._checkpoint = Checkpoint(out)
+
+    def train(self) -> None:
+        """From the last saved step to the end of the plan."""
+        plan, begun = self._plan, time.monotonic()
+        start, log = self._checkpoint.load(self._model, self._optimizers)
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), disable=self._rank > 0
+        ) as bar:
+            task = bar.add_task("training", total=plan.steps, completed=start)
+            for step in range(start, plan.steps):
+                loss = self._step(step)
+                done = step + 1
+                speed = (done - start) * plan.length * plan.batch_rows / (time.monotonic() - begun)
+                bar.update(task, completed=done, description=f"loss {loss:.3f}  {speed:,.0f} tokens/s")
+                if self._rank == 0 and (done % plan.save_every == 0 or done == plan.steps):
+                    log.append({"step": done, "loss": round(loss, 4), "held_out": round(self._held(), 4)})
+                    print(json.dumps(log[-1] | {"tokens_per_s": round(speed)}), flush=True)
+                    self._checkpoint.save(done, self._model, self._optimizers, log)
+        if self._rank == 0:
+            self._model.save_pretrained(self._out / "model")
+            self._tokenizer.save_pretrained(self._out / "model")
+            result = {"plan": asdict(plan), "log": log}
+            (self._out / "training.json").write_text(json.dumps(result, indent=1))
+
+    def _step(self, step: int) -> float:
+        """One update. Returns this process's loss, in nats a token."""
+        for optimizer, rate in zip(self._optimizers, self._base_rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * self._plan.scale(step)
+            optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        pieces = list(micro_batches(self._rows, step, self._plan, self._rank, self._world))
+        for piece in pieces:
+            with torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
+                loss = loss_of(self._run, piece.to(self._device)) / len(pieces)
+            loss.backward()
+            total += loss.item()
+        if self._world > 1:
+            average_gradients(self._model, self._world)
+        if not np.isfinite(total):
+            raise FloatingPointError(
+                f"the loss is {total} at step {step}; {self._out} keeps the last good step"
+            )
+        nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        for optimizer in self._optimizers:
+            optimizer.step()
+        return total
+
+    @torch.no_grad()
+    def _held(self) -> float:
+        sample = torch.from_numpy(self._held_out[:8].astype(np.int64))
+        return loss_of(self._model, sample.to(self._device)).item()
+
+
+def train(plan: TrainPlan, data: Path, out: Path, *, compiled: bool = True) -> None:
+    """Train to the end of `plan`, resuming from ``out/last.safetensors``, and save a checkpoint in `out`.
+
+    `data` holds ``rows.npy``, ``held_out.npy`` and ``tokenizer/``. Raises FloatingPointError, the last good
+    step being on disk, if the loss is no number.
+    """
+    Trainer(plan, data, out, compiled=compiled).train()
 
 
 def main() -> None:
@@ -245,8 +265,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     plan = TrainPlan(shape=options.shape, tokens=options.tokens, seed=options.seed)
-    data: Path = options.data
-    train(plan, data / "rows.npy", data / "held_out.npy", data / "tokenizer", options.out)
+    train(plan, options.data, options.out)
 
 
 if __name__ == "__main__":

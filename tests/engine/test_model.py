@@ -158,12 +158,24 @@ def test_a_truncated_cache_continues_as_a_fresh_prefill_would(model: Transformer
     torch.testing.assert_close(extend(model, cache, [95, 94]), fresh[40:], rtol=1e-5, atol=1e-5)
 
 
-def test_only_the_rows_asked_for_get_logits(model: Transformer) -> None:
+@pytest.mark.parametrize("row_multiple", [1, 16])
+def test_only_the_rows_asked_for_get_logits(folder: Path, row_multiple: int) -> None:
+    model = load(folder, row_multiple)
     block = Block(TOKENS, chain(TOKENS))
     every = model.forward(block, model.new_cache(60), range(60), quiet)
-    some = model.forward(block, model.new_cache(60), [59, 0, 7], quiet)
-    torch.testing.assert_close(some, every[[59, 0, 7]], rtol=1e-6, atol=1e-6)
-    assert model.forward(block, model.new_cache(60), [], quiet).shape == (0, 96)
+    for rows in ([59, 0, 7], range(59, -1, -1), [3] * 60, [8]):
+        some = model.forward(block, model.new_cache(60), rows, quiet)
+        torch.testing.assert_close(some, every[list(rows)], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("row_multiple", [1, 16])
+def test_a_pass_without_logits_fills_the_cache_all_the_same(folder: Path, row_multiple: int) -> None:
+    model = load(folder, row_multiple)
+    cache = model.new_cache(60)
+    assert model.forward(Block(TOKENS[:50], chain(TOKENS[:50])), cache, [], quiet).shape == (0, 96)
+    cache.keep(range(50), TOKENS[:50])
+    expected = extend(model, model.new_cache(60), TOKENS)[50:]
+    torch.testing.assert_close(extend(model, cache, TOKENS[50:]), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_later_cache_may_be_longer_than_the_first(folder: Path) -> None:
