@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import subprocess
 import sys
 import tempfile
@@ -44,14 +45,12 @@ def tmux(*arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def until_line_is_longer(than: str) -> None:
-    """Wait until the line typed has grown by a suggestion."""
+def until_something_follows(typed: str) -> None:
+    """Wait until a suggestion stands behind what was typed."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
-        if any(
-            than in line and line.rstrip() > than.rstrip() and not line.rstrip().endswith(than.strip())
-            for line in tmux("capture-pane", "-p").split("\n")
-        ):
+        _, _, behind = tmux("capture-pane", "-p").partition(typed)
+        if behind.partition("\n")[0].strip():
             return
         time.sleep(0.2)
     sys.exit("no suggestion appeared")
@@ -73,13 +72,15 @@ def main() -> None:
             time.sleep(1.0)
             tmux("send-keys", "G", "o", "C-u")
             tmux("send-keys", "-l", TYPED)
-            until_line_is_longer(TYPED)
+            until_something_follows(TYPED.strip())
             screen = tmux("capture-pane", "-p", "-e")
         finally:
             tmux("kill-server")
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
     console.print(Text.from_ansi(screen.rstrip("\n")))
-    out.write_text(console.export_svg(title="nvim bank.py", theme=MONOKAI))
+    svg = console.export_svg(title="nvim bank.py", theme=MONOKAI)
+    # Without the fonts it would have a viewer fetch.
+    out.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ async def _complete(document: Document, offset: int, config: Path | None, specul
     link = EngineLink(partial(ensure_engine, config))
     completer = Completer(link, roots=(Path.cwd(),), session=digest(SESSION), speculative=speculative)
     async with aclosing(link):
-        return await completer.complete(document, offset)
+        return await completer.complete(document, offset, invoked=True)
 
 
 def as_json(document: Document, outcome: Outcome) -> str:

@@ -139,9 +139,17 @@ class Completer:
             self.settings, self._roots = settings, roots
             self._cache.clear()
 
-    async def complete(self, document: Document, offset: int, selection: Selection | None = None) -> Outcome:
+    async def complete(
+        self,
+        document: Document,
+        offset: int,
+        selection: Selection | None = None,
+        *,
+        invoked: bool = False,
+    ) -> Outcome:
         """Suggest what comes at `offset`, extending `selection` where there is one.
 
+        `invoked` says that somebody asked, rather than an editor by itself while they typed.
         Cancelling closes the engine's stream. Raises EngineUnavailable and RequestError.
         """
         started = time.perf_counter()
@@ -153,7 +161,7 @@ class Completer:
             start, end = selection.start, selection.end
             text = document.text[:start] + selection.text + document.text[end:]
             document, offset = replace(document, text=text), start + len(selection.text)
-        outcome, added = await self._continue(document, offset)
+        outcome, added = await self._continue(document, offset, invoked=invoked)
         suggestion = None
         if added:
             ending = document.line_ending
@@ -168,14 +176,14 @@ class Completer:
             return "secret"
         return "too large" if len(document.text) > MAX_DOCUMENT_CHARS else None
 
-    async def _continue(self, document: Document, offset: int) -> tuple[Outcome, str]:
+    async def _continue(self, document: Document, offset: int, *, invoked: bool) -> tuple[Outcome, str]:
         """The outcome at `offset` but for its suggestion, and the text to add there, '' for none."""
         cached = self._cache.get(document, offset)
         if cached:
             return Outcome(None, "cached", "cached"), cached
         started = time.perf_counter()
         context = await self._context(document, offset)
-        reach = extent(context, self.settings.max_lines)
+        reach = extent(context, self.settings.max_lines, invoked=invoked)
         context_ms = _since(started)
         generated = await self._generate(self._call(document, context, reach), context, reach)
         text = fitted(generated.text, context, reach)

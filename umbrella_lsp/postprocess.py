@@ -76,7 +76,7 @@ def without_repeated_lines(text: str, context: CompletionContext) -> str:
 def fitted(text: str, context: CompletionContext, extent: Extent) -> str:
     """`text` as it may be inserted at the cursor, or '' if nothing of it is worth showing."""
     text = without_fences(text)
-    if not extent.is_block:
+    if not extent.is_block or extent.completes_line(text):
         text = text.split("\n", 1)[0]
     text = without_doubled_indent(text, context)
     text = without_suffix_overlap(text, context.after)

@@ -173,7 +173,8 @@ class UmbrellaServer(LanguageServer):
         try:
             session = await self._session()
             selection = _selection(document, params.context.selected_completion_info, encoding)
-            outcome = await session.completer.complete(document, offset, selection)
+            invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
+            outcome = await session.completer.complete(document, offset, selection, invoked=invoked)
         except asyncio.CancelledError:
             _log.info("id=%s outcome=cancelled total_ms=%.0f", request, _since(started))
             raise

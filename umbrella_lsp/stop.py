@@ -19,6 +19,12 @@ class Extent:
     spec: StopSpec
     is_block: bool
     """Several lines are wanted; otherwise only the rest of the cursor's line."""
+    if_line_is_complete: bool = False
+    """Further lines are wanted only if the cursor's own lacks nothing."""
+
+    def completes_line(self, text: str) -> bool:
+        """Whether `text`, which goes on past its first line, has with that all that is wanted."""
+        return self.if_line_is_complete and bool(text.partition("\n")[0].strip())
 
 
 def is_only_closers(text: str) -> bool:
@@ -36,9 +42,10 @@ def opens_block(line: str) -> bool:
     return line.rstrip().endswith(_OPENERS)
 
 
-def extent(context: CompletionContext, max_lines: int) -> Extent:
+def extent(context: CompletionContext, max_lines: int, *, invoked: bool = False) -> Extent:
     """Several lines after what opens a block and on an empty line; one everywhere else.
 
+    Someone who asked (`invoked`) at the end of a line that is complete gets the lines that follow it.
     Blocks end where a line is indented less than the block's own lines.
     """
     before, after = context.before, context.after
@@ -53,6 +60,9 @@ def extent(context: CompletionContext, max_lines: int) -> Extent:
     if opens_block(before) and not after.strip():
         # The cursor's own line is complete with the line's end that comes first.
         return Extent(StopSpec(max_lines=max_lines + 1, min_indent=indent_of(before) + 1), is_block=True)
+    if invoked and not after.strip():
+        spec = StopSpec(max_lines=max_lines + 1, min_indent=indent_of(before) or None)
+        return Extent(spec, is_block=True, if_line_is_complete=True)
     return Extent(StopSpec(max_lines=1), is_block=False)
 
 
@@ -69,6 +79,8 @@ def is_done(context: CompletionContext, extent: Extent, text: str) -> bool:
     """
     if not extent.is_block or "\n" not in text:
         return False
+    if extent.completes_line(text):
+        return True
     source = context.prefix + text[: text.rfind("\n")]
     below = lines_below(context.suffix)
     if below and len(below[0].strip()) > 2 and last_code_line(source) == below[0]:

@@ -17,7 +17,7 @@ from transformers import LlamaForCausalLM
 from engine.training.card import write_card
 from engine.training.prepare import VOCABULARY, prepare
 
-TOKENS = {"target": 9_500_000, "draft": 8_000_000}
+TOKENS = {"target": 9_500_000, "draft": 6_000_000}
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
 

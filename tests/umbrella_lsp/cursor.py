@@ -13,7 +13,7 @@ CURSOR = "‸"
 def at_cursor(marked: str, language: str = "python") -> tuple[Document, int]:
     """The document and the offset that `marked` shows."""
     before, after = marked.split(CURSOR)
-    return Document("file:///work/app.py", before + after, language, 1), len(before)
+    return Document("file:///home/someone/app.py", before + after, language, 1), len(before)
 
 
 def context_at(marked: str, index: SymbolIndex | None = None, language: str = "python") -> CompletionContext:

@@ -37,7 +37,7 @@ def test_text_that_has_changed_on_either_side_is_not_answered() -> None:
 
 def test_another_document_with_the_same_text_is_not_answered() -> None:
     document, offset = at_cursor("x = ‸\n")
-    other = Document("file:///work/other.py", document.text, "python")
+    other = Document("file:///home/someone/other.py", document.text, "python")
     assert cached("x = ‸\n", "name").get(other, offset) == ""
 
 

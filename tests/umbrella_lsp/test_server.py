@@ -16,7 +16,7 @@ from tests.umbrella_lsp.editor import an_editor
 from tests.umbrella_lsp.scripted_engine import Line, Script, running
 from tests.umbrella_lsp.waiting import until
 
-URI = "file:///work/app.py"
+URI = "file:///home/someone/app.py"
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_answers_may_come_from_the_cache_be_empty_or_extend_the_editors_own_list
             assert engine.asked.qsize() == 1
             editor.insert(URI, 0, 6, "me", version=3)
             assert items(await editor.ask(URI, 0, 8)) == []
-            assert await editor.ask("file:///work/unknown.py", 0, 0) is None
+            assert await editor.ask("file:///home/someone/unknown.py", 0, 0) is None
             word = types.Range(types.Position(0, 4), types.Position(0, 8))
             engine.lines[:] = [Line(("(path)",))]
             extended = await editor.ask(URI, 0, 8, selected=types.SelectedCompletionInfo(word, "named"))
