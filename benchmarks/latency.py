@@ -28,9 +28,9 @@ CHARACTERS_A_KEY = 6
 """Recorded typing comes in runs of about six characters."""
 
 
-def call_at(text: str, offset: int, file: str, stop: StopSpec, max_tokens: int) -> InfillCall:
-    """What the front end would send for a cursor at `offset`."""
-    segments = (Segment("prefix", text[:offset]), Segment("suffix", text[offset:]))
+def call_at(prefix: str, suffix: str, file: str, stop: StopSpec, max_tokens: int) -> InfillCall:
+    """What the front end would send for a cursor between the two."""
+    segments = (Segment("prefix", prefix), Segment("suffix", suffix))
     umbrella = UmbrellaRequest(segments=segments, path=file, language="python", session=file, stop=stop)
     return InfillCall(umbrella=umbrella, max_tokens=max_tokens)
 
@@ -38,10 +38,13 @@ def call_at(text: str, offset: int, file: str, stop: StopSpec, max_tokens: int) 
 async def type_file(client: EngineClient, name: str, text: str, keys: int) -> tuple[list[float], list[float]]:
     """Milliseconds to the first text and to the whole line, of each request but the cold first."""
     start = len(text) // 3
+    # What follows all that is typed: typing does not change it.
+    suffix = text[start + (keys + 1) * CHARACTERS_A_KEY :]
     first: list[float] = []
     whole: list[float] = []
     for key in track(range(keys + 1), f"typing {name}"):
-        call = call_at(text, start + key * CHARACTERS_A_KEY, name, StopSpec(max_lines=1), 32)
+        typed = text[: start + key * CHARACTERS_A_KEY]
+        call = call_at(typed, suffix, name, StopSpec(max_lines=1), 32)
         began, seen = time.perf_counter(), 0.0
         async for event in client.infill(call):
             if not seen and (event.text or event.final):
@@ -53,7 +56,7 @@ async def type_file(client: EngineClient, name: str, text: str, keys: int) -> tu
 
 async def cancel_once(client: EngineClient, other: EngineClient, text: str) -> float:
     """Milliseconds from closing a stream until ``/health`` says the engine is idle."""
-    call = call_at(text, len(text) // 2, "cancel.py", StopSpec(), 400)
+    call = call_at(text[: len(text) // 2], "", "cancel.py", StopSpec(), 400)
     async with aclosing(client.infill(call)) as stream:
         await anext(stream)
         closed = time.perf_counter()

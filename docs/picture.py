@@ -22,11 +22,11 @@ COLUMNS, ROWS = 76, 14
 CODE = """import json
 
 
-class Account:
-    def __init__(self, owner, balance):
-        self.owner = owner
+class Point:
+    def __init__(self, x, y):
+        self.x = x
 """
-TYPED = "        self.balance = "
+TYPED = "        self.y = "
 INIT = """
 vim.o.termguicolors = true
 vim.o.laststatus = 0
@@ -65,9 +65,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "init.lua").write_text(f"vim.opt.runtimepath:append('{plugin}')\n{INIT}")
-        (folder / "bank.py").write_text(CODE)
+        (folder / "point.py").write_text(CODE)
         size = ["-x", str(COLUMNS), "-y", str(ROWS)]
-        tmux("new-session", "-d", *size, "-c", name, "nvim", "-u", str(folder / "init.lua"), "bank.py")
+        tmux("new-session", "-d", *size, "-c", name, "nvim", "-u", str(folder / "init.lua"), "point.py")
         try:
             time.sleep(1.0)
             tmux("send-keys", "G", "o", "C-u")
@@ -78,7 +78,7 @@ def main() -> None:
             tmux("kill-server")
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
     console.print(Text.from_ansi(screen.rstrip("\n")))
-    svg = console.export_svg(title="nvim bank.py", theme=MONOKAI)
+    svg = console.export_svg(title="nvim point.py", theme=MONOKAI)
     # Without the fonts it would have a viewer fetch.
     out.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL))
 

@@ -74,7 +74,7 @@ class AwqWeight:
         return AwqWeight(
             _words(checkpoint, f"{module}.qweight", (in_features, words)),
             _words(checkpoint, f"{module}.qzeros", (groups, words)),
-            _scales(checkpoint, f"{module}.scales", (groups, out_features)),
+            checkpoint.floats(f"{module}.scales", (groups, out_features)),
         )
 
     @staticmethod
@@ -103,16 +103,6 @@ def _words(checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Tensor:
             f"{checkpoint.file(name)}: tensor {name} is {words.dtype}; expected torch.int32"
         )
     return words
-
-
-def _scales(checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Tensor:
-    scales = checkpoint.floats(name, shape)
-    if not bool(scales.isfinite().all()):
-        raise CheckpointError(
-            f"{checkpoint.file(name)}: tensor {name} holds a scale that is not finite; "
-            "quantise the model again"
-        )
-    return scales
 
 
 class DequantisingLinear:

@@ -7,6 +7,7 @@ the network. What the tensors mean is `model.py`'s business.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,11 +117,15 @@ class Checkpoint:
         return found
 
     def floats(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """`tensor`, which must also hold floating-point numbers."""
+        """`tensor`, which must also hold floating-point numbers, all of them finite."""
         found = self.tensor(name, shape)
         if not found.is_floating_point():
             raise CheckpointError(
                 f"{self.file(name)}: tensor {name} is {found.dtype}; expected floating point"
+            )
+        if not bool(found.isfinite().all()):
+            raise CheckpointError(
+                f"{self.file(name)}: tensor {name} holds numbers that are not finite; fetch the file again"
             )
         return found
 
@@ -130,7 +135,23 @@ def _open_shard(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt", device="cpu")
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is damaged or cut short ({error}); fetch it again") from error
+        lost = _first_lost_tensor(path)
+        where = f" from tensor {lost} on" if lost else ""
+        raise CheckpointError(f"{path} is damaged or cut short{where} ({error}); fetch it again") from error
+
+
+def _first_lost_tensor(path: Path) -> str:
+    """The first tensor whose data lies past the end of `path`; '' if not even the header can be read."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = cast("dict[str, dict[str, list[int]]]", json.loads(file.read(min(length, size))))
+    except (OSError, ValueError):
+        return ""
+    ends = {name: entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"}
+    lost = [name for name, end in ends.items() if 8 + length + end > size]
+    return min(lost, key=ends.__getitem__, default="")
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,15 +136,23 @@ def _show(place: RuntimeDir, health: Health) -> None:
 
 def _stop() -> int:
     place = RuntimeDir.prepare()
+    deadline = time.monotonic() + STOP_TIMEOUT_S
     holder = place.holder()
-    if holder is None:
-        _say(f"No engine runs in {place.path}.")
-        return NO_ENGINE
+    while holder is None:
+        # An engine that starts has not signed yet, and one that ends no longer does.
+        if _gone(place, POLL_S):
+            _say(f"No engine runs in {place.path}.")
+            return NO_ENGINE
+        if time.monotonic() > deadline:
+            _say(f"Some process holds {place.path}, but no engine has signed for it. Its log is {place.log}.")
+            return FAILED
+        holder = place.holder()
     with suppress(EngineUnavailable):  # One that hangs gets a signal below.
         ask_to_drain(place.endpoint())
         if _gone(place, STOP_TIMEOUT_S):
             return DONE
-    os.kill(holder, signal.SIGTERM)
+    with suppress(ProcessLookupError):  # It ended just now.
+        os.kill(holder, signal.SIGTERM)
     if _gone(place, STOP_TIMEOUT_S):
         return DONE
     _say(f"The engine (process {holder}) does not end; kill it. Its log is {place.log}.")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
-from engine.errors import EngineUnavailable, ProtocolMismatch, RequestError
+from engine.errors import EngineGone, EngineUnavailable, ProtocolMismatch, RequestError
 from engine.protocol import PROTOCOL_VERSION, Health, UmbrellaReply, UmbrellaRequest
 from engine.schema import SchemaError, read
 
@@ -93,8 +93,8 @@ class StreamEvent:
 class EngineClient:
     """Requests to one endpoint, over connections that are kept open between them.
 
-    Every method raises EngineUnavailable if no engine answers or it gives up, and RequestError if it
-    refuses the request as it is.
+    Every method raises EngineGone if no engine answers or it breaks off, another EngineUnavailable if it
+    cannot serve this request now, and RequestError if it refuses the request as it is.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -118,7 +118,7 @@ class EngineClient:
                     final = event.final
                     yield event
         if not final:
-            raise EngineUnavailable(f"The engine ended a stream early. {_RESTART}")
+            raise EngineGone(f"The engine ended a stream early. {_RESTART}")
 
     async def health(self) -> Health:
         """What the engine says of itself."""
@@ -187,7 +187,7 @@ def _ask(endpoint: Endpoint, method: str, path: str, timeout_s: float) -> tuple[
         response = connection.getresponse()
         return response.status, response.read()
     except (OSError, http.client.HTTPException) as error:
-        raise EngineUnavailable(f"No engine answers ({type(error).__name__}). {_RESTART}") from error
+        raise EngineGone(f"No engine answers ({type(error).__name__}). {_RESTART}") from error
     finally:
         connection.close()
 
@@ -205,7 +205,7 @@ def _translated() -> Generator[None]:
     try:
         yield
     except httpx.HTTPError as error:
-        raise EngineUnavailable(f"No engine answers ({type(error).__name__}). {_RESTART}") from error
+        raise EngineGone(f"No engine answers ({type(error).__name__}). {_RESTART}") from error
 
 
 async def _events(lines: AsyncIterator[str]) -> AsyncIterator[bytes]:

@@ -43,7 +43,7 @@ class EngineConfig:
     """Children drafted a node."""
     num_beams: int = 8
     """Nodes expanded a level."""
-    depth: int = 6
+    depth: int = 4
     """Levels drafted."""
     tree_size: int = 16
     """Nodes a target pass verifies, the root included."""
@@ -86,9 +86,9 @@ class EngineConfig:
 def default_path() -> Path | None:
     """The file used when none is named: ``UMBRELLA_CONFIG``, else the user's own if there is one."""
     if named := os.environ.get("UMBRELLA_CONFIG"):
-        return Path(named)
+        return Path(named).absolute()
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    users = Path(base) / "umbrella-lsp" / "engine.toml"
+    users = Path(base).absolute() / "umbrella-lsp" / "engine.toml"
     return users if users.is_file() else None
 
 

@@ -16,12 +16,10 @@ from torch import Tensor
 from engine.draft.base import Drafter, DraftSession, TreeLimits
 from engine.kv_cache import KVCache
 from engine.model import BeforeLayer, Block, Transformer
+from engine.prefill import prefill
 from engine.protocol import StopReason, TokenCounts
 from engine.sampling import Choice, SamplingParams, choose
 from engine.tree import TokenTree
-
-PREFILL_ROWS = 2048
-"""Prompt rows a pass may have. A longer prompt takes more passes, for the memory its activations need."""
 
 
 class StopRule(Protocol):
@@ -111,7 +109,8 @@ class Decoder:
             return
         while True:
             tree = self._draft(history, end, sessions, before_layer)
-            counts = self._prefill(history, slot.target, counts, before_layer)
+            # What is too much of a prompt for one pass; the rest goes with the first tree.
+            prefill_passes = prefill(self.target, slot.target, history, before_layer)
             logits, pending = self._verify(tree, history, slot.target, before_layer)
             walk = self._walk(tree, logits, history, params, stop, end)
             kept_rows = [*range(pending), *(pending + node for node in walk.nodes)]
@@ -123,7 +122,7 @@ class Decoder:
                 generated=counts.generated + len(walk.emitted),
                 drafted=counts.drafted + len(tree) - 1,
                 accepted=counts.accepted + len(walk.nodes) - 1,
-                target_passes=counts.target_passes + 1,
+                target_passes=counts.target_passes + prefill_passes + 1,
             )
             emitted = walk.emitted
             yield Step(tuple(c.token for c in emitted), tuple(c.logprob for c in emitted), counts, walk.stop)
@@ -142,17 +141,6 @@ class Decoder:
         for session in sessions:
             session.grow(tree, history, limits, before_layer)
         return tree.best(limits.size)
-
-    def _prefill(
-        self, history: Sequence[int], cache: KVCache, counts: TokenCounts, before_layer: BeforeLayer
-    ) -> TokenCounts:
-        """Run what is too much of an uncached prompt for one pass; the rest goes with the first tree."""
-        while len(history) - cache.length > PREFILL_ROWS:
-            chunk = list(history[cache.length : cache.length + PREFILL_ROWS])
-            self.target.forward(Block(chunk, list(range(-1, len(chunk) - 1))), cache, [], before_layer)
-            cache.keep(range(len(chunk)), chunk)
-            counts = replace(counts, target_passes=counts.target_passes + 1)
-        return counts
 
     def _verify(
         self, tree: TokenTree, history: Sequence[int], cache: KVCache, before_layer: BeforeLayer
@@ -183,6 +171,7 @@ class Decoder:
             path.append(choice.token)
             reason = stop.push(choice.token) or (StopReason.LENGTH if len(path) >= end else None)
             child = tree.child(nodes[-1], choice.token)
+            if child is not None:
+                nodes.append(child)
             if reason is not None or child is None:
                 return _Walk(tuple(nodes), tuple(emitted), reason)
-            nodes.append(child)

@@ -7,6 +7,7 @@
     ├── CheckpointError      a checkpoint that cannot be used: names the file and the tensor
     ├── RequestError         a request that cannot be served: names the field
     └── EngineUnavailable    no engine answers, or it cannot answer now
+        ├── EngineGone       nothing answers, or what did has stopped in the middle
         └── ProtocolMismatch the engine that answers speaks another version
 
 Torch-free: the front end catches these too. A cancel is not an error and is not here.
@@ -40,6 +41,10 @@ class RequestError(UmbrellaError):
 
 class EngineUnavailable(UmbrellaError):
     """No engine answers, or the one that does cannot take this request now."""
+
+
+class EngineGone(EngineUnavailable):
+    """Nothing answers where an engine was, or it broke off in the middle; another can be looked for."""
 
 
 class ProtocolMismatch(EngineUnavailable):

@@ -110,9 +110,12 @@ def _start(
     lock = place.try_lock()
     if lock is None:
         return None
-    log = place.open_log()
+    log: int | None = None
     try:
+        log = place.open_log()
         arguments = [*command]
+        # The default file too: the engine runs in another folder, where a relative path means nothing.
+        config_path = config_path or default_path()
         if config_path is not None:
             arguments += ["--config", str(config_path.absolute())]
         inherited: tuple[int, ...] = ()
@@ -133,7 +136,8 @@ def _start(
         raise EngineUnavailable(f"The engine could not be started: {error}.") from error
     finally:
         os.close(lock)
-        os.close(log)
+        if log is not None:
+            os.close(log)
     # It outlives us as a rule; where it does not, somebody has to take note of its end.
     threading.Thread(target=process.wait, name="umbrella-engine-ended", daemon=True).start()
     return process

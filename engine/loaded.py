@@ -11,13 +11,23 @@ from engine.checkpoint import Checkpoint, find
 from engine.config import EngineConfig
 from engine.decode import Decoder
 from engine.draft import Drafter, ModelDrafter, NgramDrafter, TreeLimits
-from engine.errors import ConfigError
+from engine.errors import CheckpointError, ConfigError
 from engine.model import Transformer
 from engine.prompt import PromptBuilder
 from engine.protocol import StopSpec
 from engine.templates import TEMPLATES
 from engine.text import TextStream
 from engine.tokenizer import Tokenizer
+
+
+def require_known_ids(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError if the tokenizer makes ids that the model has no embedding for."""
+    highest = max(tokenizer.vocabulary().values())
+    if highest >= checkpoint.config.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer in {checkpoint.folder} makes ids up to {highest}, but config.json says that the "
+            f"model knows {checkpoint.config.vocab_size}; put the model's own tokenizer there"
+        )
 
 
 def require_same_vocabulary(
@@ -54,6 +64,7 @@ class LoadedEngine:
         draft = Checkpoint.open(find(config.draft_model)) if config.draft_model else None
         total = checkpoint.size_bytes + (draft.size_bytes if draft else 0)
         tokenizer = Tokenizer.load(checkpoint.folder)
+        require_known_ids(tokenizer, checkpoint)
         max_length = min(config.max_length or checkpoint.config.max_position, checkpoint.config.max_position)
         limits = TreeLimits(config.tree_size - 1, config.depth, config.width, config.num_beams)
 

@@ -69,6 +69,13 @@ class PromptBuilder:
 
     def raw(self, text: str, begin: int | None, reserve: int) -> BuiltPrompt:
         """`text` as it is, after the begin token; nothing is trimmed. Raises RequestError if too long."""
+        if len(text) > self._max_length * MAX_TOKEN_CHARACTERS:
+            # Refused unseen: encoding it would keep every other request waiting.
+            raise RequestError(
+                f"the prompt has {len(text)} characters, too many for a context of {self._max_length} tokens "
+                "to hold; shorten it",
+                "prompt",
+            )
         ids = ([begin] if begin is not None else []) + self._tokenizer.encode(text)
         return self.ids(ids, reserve)
 
@@ -89,8 +96,10 @@ class PromptBuilder:
     def code(self, segments: Sequence[Segment], path: str, language: str, reserve: int) -> BuiltPrompt:
         """Render `segments` around the cursor within the context, `reserve` tokens kept free.
 
-        Raises RequestError if not even an empty prompt leaves room for `reserve` tokens.
+        No more than half of the context is kept free: who asks for more gets what fits. Raises
+        RequestError if the template alone needs the rest.
         """
+        reserve = min(reserve, self._max_length // 2)
         prefix, suffix = self._joined(segments, "prefix"), self._joined(segments, "suffix")
         context = [s for s in segments if s.kind not in ("prefix", "suffix")]
         bare = CodePrompt(Segment("prefix", ""), path=path, language=language)
@@ -152,12 +161,19 @@ class PromptBuilder:
         order = sorted(context, key=lambda s: s.stability != "stable")
         fates: dict[int, _Fitted] = {}
         for segment in sorted(order, key=lambda s: -s.rank):
-            alone = CodePrompt(Segment("prefix", ""), context=(segment,))
-            cost = len(self._encode(alone)) - len(self._encode(replace(alone, context=())))
-            kept = cost <= budget
-            budget -= cost if kept else 0
-            fates[id(segment)] = _Fitted(segment, [0] * cost if kept else [], "kept" if kept else "dropped")
+            tokens = self._context_tokens(segment, budget)
+            budget -= len(tokens)
+            fates[id(segment)] = _Fitted(segment, tokens, "kept" if tokens else "dropped")
         return [fates[id(segment)] for segment in order]
+
+    def _context_tokens(self, segment: Segment, budget: int) -> list[int]:
+        """What `segment` adds to a prompt, its heading included; nothing if that is over `budget`."""
+        if len(segment.text) > budget * MAX_TOKEN_CHARACTERS:
+            return []
+        bare = CodePrompt(Segment("prefix", ""))
+        shared = len(self._encode(bare))
+        tokens = self._encode(replace(bare, context=(segment,)))[shared:]
+        return tokens if len(tokens) <= budget else []
 
     @staticmethod
     def _fates(

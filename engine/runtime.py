@@ -13,6 +13,8 @@ import socket
 import stat
 import sys
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,9 +98,10 @@ class RuntimeDir:
     def try_lock(self) -> int | None:
         """Become the engine: a file descriptor that holds the lock until it and its copies are closed.
 
-        None if an engine runs or is being started.
+        None if an engine runs or is being started. Raises EngineUnavailable if the file cannot be opened.
         """
-        lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        with _opening(self.path / LOCK):
+            lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if sys.platform == "win32":
                 msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
@@ -107,6 +110,8 @@ class RuntimeDir:
         except OSError:
             os.close(lock)
             return None
+        # Until the new engine signs, `holder` must not name the last one: its pid may be anybody's by now.
+        os.truncate(lock, 0)
         return lock
 
     def sign_lock(self, lock: int) -> None:
@@ -145,16 +150,27 @@ class RuntimeDir:
         self._write(PORT, str(port))
         return token
 
-    def clear(self) -> None:
-        """Remove what only a running engine should leave behind. Only for the holder of the lock."""
-        for name in (SOCKET, TOKEN, PORT):
+    def clear_tcp(self) -> None:
+        """Remove what `write_tcp` left, here or in an engine that was killed. Only for the lock's holder."""
+        for name in (TOKEN, PORT):
             (self.path / name).unlink(missing_ok=True)
 
+    def clear(self) -> None:
+        """Remove what only a running engine should leave behind. Only for the holder of the lock."""
+        self.socket.unlink(missing_ok=True)
+        self.clear_tcp()
+        with suppress(OSError):  # Windows lets nobody write to what is locked; the next holder truncates it.
+            os.truncate(self.path / LOCK, 0)
+
     def open_log(self, max_size_bytes: int = 1 << 20) -> int:
-        """A file descriptor at the log's end, mode 0600. A log that has grown large starts anew."""
-        large = self.log.exists() and self.log.stat().st_size > max_size_bytes
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if large else 0)
-        return os.open(self.log, flags, 0o600)
+        """A file descriptor at the log's end, mode 0600. A log that has grown large starts anew.
+
+        Raises EngineUnavailable if it cannot be opened.
+        """
+        with _opening(self.log):
+            large = self.log.exists() and self.log.stat().st_size > max_size_bytes
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if large else 0)
+            return os.open(self.log, flags, 0o600)
 
     def _write(self, name: str, text: str) -> None:
         """Write a 0600 file that is never there in part."""
@@ -163,6 +179,18 @@ class RuntimeDir:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
         draft.replace(self.path / name)
+
+
+@contextmanager
+def _opening(path: Path) -> Generator[None]:
+    """Turn an OSError about `path`, a file of ours, into EngineUnavailable."""
+    try:
+        yield
+    except OSError as error:
+        raise EngineUnavailable(
+            f"{path} cannot be opened: {error.strerror or error}. Remove it, or set UMBRELLA_RUNTIME_DIR to "
+            "another folder of your own (chmod 700)."
+        ) from error
 
 
 def _require_private(path: Path) -> None:

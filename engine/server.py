@@ -109,6 +109,7 @@ def serve(config: EngineConfig, load: Load[S], place: RuntimeDir, *, tcp: socket
 
     Returns False if the worker's thread is still busy inside a library and has to be left behind.
     """
+    place.clear_tcp()  # A killed engine's would lead clients to a port that is not ours.
     listeners = [tcp] if tcp else []
     if hasattr(socket, "AF_UNIX"):
         listeners.append(place.listen())

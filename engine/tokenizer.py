@@ -12,6 +12,9 @@ from transformers import PreTrainedTokenizerFast
 
 from engine.errors import CheckpointError
 
+SHOWN_BEFORE = 6
+"""Tokens of the prompt that the detokenizer is shown."""
+
 
 class Tokenizer:
     """A checkpoint's own tokenizer, with the one guarantee that a prompt needs: text is data."""
@@ -85,8 +88,12 @@ class Detokenizer:
     def __init__(self, fast: FastTokenizer, before: Sequence[int]) -> None:
         self._fast = fast
         # Some tokenizers write a word's first token differently at the start of a text: show them
-        # a little of what came before.
-        self._stream = DecodeStream(ids=list(before[-6:]), skip_special_tokens=True)
+        # a little of what came before. Not where that ends within a character, which the stream would
+        # complete and hand out as new.
+        shown = list(before[-SHOWN_BEFORE:])
+        if fast.decode(shown, skip_special_tokens=True).endswith("\N{REPLACEMENT CHARACTER}"):
+            shown = []
+        self._stream = DecodeStream(ids=shown, skip_special_tokens=True)
 
     def push(self, token: int) -> str:
         """The text that `token` completes, which may be none yet."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import re
+import stat
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from umbrella_lsp.document import Document, language_of
 from umbrella_lsp.errors import EngineUnavailable, InputError, UmbrellaError
 
 if TYPE_CHECKING:
+    from engine.client import Endpoint
     from umbrella_lsp.completer import Outcome
 
 EXIT_SUGGESTION, EXIT_NOTHING, EXIT_USAGE, EXIT_NO_ENGINE, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
@@ -29,8 +31,8 @@ MAX_FILE_BYTES = 10_000_000
 SESSION = "umbrella-complete"
 """One slot of the engine for all runs, so that they do not take an editor's."""
 
-_PLACE = re.compile(r"(?P<file>.+?)(?::(?P<line>\d+))(?::(?P<column>\d+))?", re.DOTALL)
-_FILE_WITH_COLON = re.compile(r"(?P<file>.+):(?P<line>\d+)", re.DOTALL)
+_PLACE = re.compile(r"(?P<file>.+?)(?::(?P<line>\d{1,9}))(?::(?P<column>\d{1,9}))?", re.DOTALL)
+_FILE_WITH_COLON = re.compile(r"(?P<file>.+):(?P<line>\d{1,9})", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ def parse_place(text: str) -> Place:
     readings = [m for pattern in (_PLACE, _FILE_WITH_COLON) if (m := pattern.fullmatch(text))]
     if not readings:
         raise InputError(f"{text} names no line; write FILE:LINE or FILE:LINE:COLUMN, counted from 1.")
-    chosen = next((m for m in readings if Path(m["file"]).exists()), readings[0])
+    # Unlike `Path.exists`, `os.path.exists` takes a name that cannot be looked up for one not there.
+    chosen = next((m for m in readings if os.path.exists(m["file"])), readings[0])  # noqa: PTH110
     column = chosen.groupdict().get("column")
     return Place(Path(chosen["file"]), int(chosen["line"]), int(column) if column else None)
 
@@ -55,19 +58,20 @@ def parse_place(text: str) -> Place:
 def read_text(file: Path) -> str:
     """The text of a file, its line endings as they are. Raises InputError if it is not for completing."""
     try:
-        size = file.stat().st_size
-        if file.is_dir():
+        status = file.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise InputError(f"{file} is a directory; name a file in it.")
-        if size > MAX_FILE_BYTES:
-            raise InputError(
-                f"{file} has {size / 1e6:.0f} MB, and at most {MAX_FILE_BYTES / 1e6:.0f} MB are read; "
-                "name a smaller file."
-            )
-        data = file.read_bytes()
+        if not stat.S_ISREG(status.st_mode):  # Opening a pipe could block, and a device may never end.
+            raise InputError(f"{file} is a device or a pipe; name a text file.")
+        with file.open("rb") as opened:
+            # The size a file states is not always its own: it may grow, and those in /proc state none.
+            data = opened.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError as error:
         raise InputError(f"There is no file {file}; check its name.") from error
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}); check its permissions.") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise InputError(f"{file} has more than {MAX_FILE_BYTES / 1e6:.0f} MB; name a smaller file.")
     if not data:
         raise InputError(f"{file} is empty, so there is nothing to continue; write a first line.")
     if b"\0" in data:
@@ -101,10 +105,21 @@ async def _complete(document: Document, offset: int, config: Path | None, specul
     from umbrella_lsp.completer import Completer, digest
     from umbrella_lsp.link import EngineLink
 
-    link = EngineLink(partial(ensure_engine, config))
+    notices = set[str]()
+
+    def find() -> Endpoint:
+        endpoint = ensure_engine(config)
+        notices.add(endpoint.notice)
+        return endpoint
+
+    link = EngineLink(find)
     completer = Completer(link, roots=(Path.cwd(),), session=digest(SESSION), speculative=speculative)
-    async with aclosing(link):
-        return await completer.complete(document, offset, invoked=True)
+    try:
+        async with aclosing(link):
+            return await completer.complete(document, offset, invoked=True)
+    finally:
+        for notice in notices - {""}:
+            print(f"umbrella-complete: {notice}", file=sys.stderr)
 
 
 def as_json(document: Document, outcome: Outcome) -> str:

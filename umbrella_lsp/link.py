@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 
-from engine.client import Endpoint, EngineClient, InfillCall, StreamEvent
+from engine.client import CONNECT_TIMEOUT_S, Endpoint, EngineClient, InfillCall, StreamEvent
+from engine.errors import EngineGone
 from umbrella_lsp.errors import EngineLost, EngineUnavailable, UmbrellaError
 
 
@@ -23,6 +25,8 @@ class EngineLink:
     def __init__(self, find: Callable[[], Endpoint]) -> None:
         self._find = find
         self._finding: asyncio.Task[EngineClient] | None = None
+        self._streams = Counter[EngineClient]()
+        """Running streams of each client, as closing a client cuts all of them."""
 
     async def connect(self) -> EngineClient:
         """A client of the running engine. All callers share one search, which no caller's cancel ends."""
@@ -33,12 +37,14 @@ class EngineLink:
     async def infill(self, call: InfillCall) -> AsyncGenerator[StreamEvent]:
         """Stream text for `call`; closing the iterator cancels it in the engine.
 
-        An engine that turns out to be gone is looked for, or started, once more, unless some of its
-        text has been handed out already (EngineLost). Raises EngineUnavailable and RequestError.
+        An engine that turns out to be gone or going is looked for, or started, once more, unless some of
+        its text has been handed out already (EngineLost). What it says of this request alone is raised
+        as it is: EngineUnavailable and RequestError.
         """
         has_begun = False
         for is_last in (False, True):
             client = await self.connect()
+            self._streams[client] += 1
             try:
                 async with aclosing(client.infill(call)) as events:
                     async for event in events:
@@ -46,11 +52,16 @@ class EngineLink:
                         yield event
                 return
             except EngineUnavailable as error:
-                await self._lose(client)
+                if not await _is_over(client, error):
+                    raise
+                if self._is_current(client):  # Else another request has found the next one already.
+                    self._finding = None
                 if has_begun:
                     raise EngineLost(str(error)) from error
                 if is_last:
                     raise
+            finally:
+                await self._release(client)
 
     async def aclose(self) -> None:
         """Close connections and stop looking."""
@@ -64,12 +75,32 @@ class EngineLink:
     async def _search(self) -> EngineClient:
         return EngineClient(await _in_daemon_thread(self._find))
 
-    async def _lose(self, client: EngineClient) -> None:
-        """Forget `client`, unless another request has done so and found a new one."""
+    def _is_current(self, client: EngineClient) -> bool:
         finding = self._finding
-        if finding is not None and _succeeded(finding) and finding.result() is client:
-            self._finding = None
+        return finding is not None and _succeeded(finding) and finding.result() is client
+
+    async def _release(self, client: EngineClient) -> None:
+        """One stream of `client` has ended; the last one of a client that is used no more closes it."""
+        self._streams[client] -= 1
+        if self._streams[client] > 0:
+            return
+        del self._streams[client]
+        if not self._is_current(client):
             await client.aclose()
+
+
+async def _is_over(client: EngineClient, error: EngineUnavailable) -> bool:
+    """Whether `error` means the end of the engine, and not only of one request."""
+    if isinstance(error, EngineGone):
+        return True
+    # An engine that shuts down refuses as a busy one does; only its health tells the two apart.
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            return (await client.health()).state == "draining"
+    except EngineGone:
+        return True
+    except (EngineUnavailable, TimeoutError):
+        return False
 
 
 async def _in_daemon_thread(find: Callable[[], Endpoint]) -> Endpoint:

@@ -158,10 +158,13 @@ class UmbrellaServer(LanguageServer):
             return None
         encoding = self._documents.encoding
         offset = document.offset_at(_position(params.position), encoding)
-        return await self._answers.run(document.uri, self._answer(document, offset, params, encoding))
+        request = self.protocol.msg_id  # Here, where it is surely this request's: the answer is a later task.
+        work = self._answer(request, document, offset, params, encoding)
+        return await self._answers.run(document.uri, work)
 
     async def _answer(
         self,
+        request: object,
         document: Document,
         offset: int,
         params: types.InlineCompletionParams,
@@ -169,7 +172,6 @@ class UmbrellaServer(LanguageServer):
     ) -> types.InlineCompletionList | None:
         """One answer, and one line in the log, whatever happens."""
         started = time.perf_counter()
-        request = self.protocol.msg_id
         try:
             session = await self._session()
             selection = _selection(document, params.context.selected_completion_info, encoding)

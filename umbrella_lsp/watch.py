@@ -26,6 +26,7 @@ from umbrella_lsp.index import Symbol, SymbolIndex, symbols_of
 MAX_DIRECTORIES = 2000
 MAX_FILES = 2000
 MAX_FILE_BYTES = 200_000
+RETRY_S = 0.5
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +71,9 @@ def read_symbols(root: Path, file: Path) -> tuple[Symbol, ...]:
         source = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         return ()
-    return symbols_of(file.relative_to(root).as_posix(), normalised(source), "python")
+    # A name that is not UTF-8 holds surrogates, which cannot be sent.
+    path = normalised(file.relative_to(root).as_posix())
+    return symbols_of(path, normalised(source), "python")
 
 
 async def _refresh(index: SymbolIndex, root: Path, files: Iterable[Path]) -> None:
@@ -109,6 +112,10 @@ async def keep_fresh(index: SymbolIndex, root: Path) -> None:
         scan = asyncio.create_task(_refresh(index, root, listing.files))
         try:
             await _watch(index, root, listing.directories)
+        except FileNotFoundError:
+            # A directory went away between being listed and being watched. Whatever removes directories
+            # may not be done, so this waits before it lists them again.
+            await asyncio.sleep(RETRY_S)
         except (OSError, RuntimeError) as error:
             _log.warning(
                 "changed files are not noticed, because the workspace cannot be watched (%s); "

@@ -21,7 +21,10 @@ class BodyTooLarge(Exception):
 
 
 async def read_body(request: Request, cls: type[T]) -> T:
-    """The body as a `cls`; fields it does not have are ignored. Raises RequestError or BodyTooLarge."""
+    """The body as a `cls`. Fields it does not have are ignored, and so are those that are null.
+
+    Raises RequestError or BodyTooLarge.
+    """
     data = bytearray()
     async for piece in request.stream():
         data += piece
@@ -35,8 +38,10 @@ async def read_body(request: Request, cls: type[T]) -> T:
         raise RequestError("The body nests too deeply. Send one flat JSON object.") from error
     if not isinstance(value, dict):
         raise RequestError("The body must be one JSON object.")
+    # Clients of OpenAI's and llama-server's send null for what they leave to the server.
+    given = {name: part for name, part in cast("dict[str, object]", value).items() if part is not None}
     try:
-        return read(cls, cast("dict[str, object]", value))
+        return read(cls, given)
     except SchemaError as error:
         raise RequestError(f"{error}.", error.field) from error
 

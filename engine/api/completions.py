@@ -13,7 +13,7 @@ from engine.api.respond import umbrella_of
 from engine.config import EngineConfig
 from engine.errors import RequestError
 from engine.jobs import Chunk, Ending
-from engine.protocol import Segment, StopReason, TokenCounts, UmbrellaRequest
+from engine.protocol import Segment, SegmentKind, StopReason, TokenCounts, UmbrellaRequest
 from engine.request import CodePrompt, GenerationRequest, Prompt, TextPrompt, TokenPrompt
 from engine.schema import require_between
 
@@ -34,7 +34,8 @@ class CompletionBody:
     prompt: object
     """A string, a list of token ids, or a list that holds one of these."""
     suffix: str | None = None
-    """With text after the cursor, the engine's template is used; without, the prompt is taken as it is."""
+    """With text after the cursor, or with segments of `umbrella`, the engine's template is used; without,
+    the prompt is taken as it is."""
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -54,7 +55,7 @@ class CompletionBody:
     def __post_init__(self) -> None:
         require_between("max_tokens", self.max_tokens, 1, 1 << 20)
         require_between("temperature", self.temperature, 0, 100)
-        require_between("top_p", self.top_p, 1e-6, 1)
+        require_between("top_p", self.top_p, 0, 1)
         require_between("seed", self.seed, -1, (1 << 63) - 1)
         if "" in as_strings(self.stop):
             raise ValueError("stop must not hold an empty string")
@@ -62,7 +63,8 @@ class CompletionBody:
             if getattr(self, name) not in (None, 1):
                 raise ValueError(f"{name} must be 1; more than one choice is not supported")
         for name in ("echo", "logprobs", "presence_penalty", "frequency_penalty", "logit_bias"):
-            if getattr(self, name):
+            # `logprobs` of 0 asks for the chosen token's; 0 of the others asks for nothing.
+            if getattr(self, name) or (name == "logprobs" and self.logprobs is not None):
                 raise ValueError(f"{name} is not supported; leave it out")
 
 
@@ -86,15 +88,27 @@ def to_request(body: CompletionBody, config: EngineConfig) -> GenerationRequest:
 
 
 def _prompt(body: CompletionBody) -> Prompt:
-    prompt = _single(body.prompt)
-    if not body.suffix:
+    prompt, ours = _single(body.prompt), body.umbrella
+    if not body.suffix and not ours.segments:
         return TextPrompt(prompt) if isinstance(prompt, str) else TokenPrompt(prompt)
     if not isinstance(prompt, str):
-        raise RequestError("suffix needs a prompt that is text; send both as strings.", "suffix")
-    ours = body.umbrella
-    ends = (Segment("prefix", prompt), Segment("suffix", body.suffix))
-    context = tuple(segment for segment in ours.segments if segment.kind not in ("prefix", "suffix"))
-    return CodePrompt((*context, *ends), ours.path, ours.language)
+        name = "suffix" if body.suffix else "umbrella.segments"
+        raise RequestError(f"{name} needs a prompt that is text; send it as a string.", name)
+    # As in /infill: segments of `umbrella` come first and keep their indices.
+    return CodePrompt((*ours.segments, *_ends(body, prompt)), ours.path, ours.language)
+
+
+def _ends(body: CompletionBody, prompt: str) -> Iterator[Segment]:
+    kinds = {segment.kind for segment in body.umbrella.segments}
+    ends: tuple[tuple[str, SegmentKind, str], ...] = (
+        ("prompt", "prefix", prompt),
+        ("suffix", "suffix", body.suffix or ""),
+    )
+    for name, kind, text in ends:
+        if text and kind in kinds:
+            raise RequestError(f"{name}: umbrella.segments has a {kind} too; send only one of them.", name)
+        if text:
+            yield Segment(kind, text)
 
 
 def _single(prompt: object) -> str | tuple[int, ...]:
@@ -120,6 +134,7 @@ class CompletionDialect:
     usage_event: bool = False
     """An event of its own for `usage`, with no choices, before the end."""
     endpoint: str = "/v1/completions"
+    length_field: str = "max_tokens"
     farewell: bytes = b"data: [DONE]\n\n"
     id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))

@@ -43,7 +43,7 @@ class InfillBody:
     prompt: str = ""
     """Text between the prefix and the cursor."""
     n_predict: int | None = None
-    """-1, as None, is the configuration's `generation_length`."""
+    """-1, as None, is the configuration's `generation_length`. 0 only evaluates and caches the prompt."""
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
@@ -58,11 +58,11 @@ class InfillBody:
     umbrella: UmbrellaRequest = field(default_factory=UmbrellaRequest)
 
     def __post_init__(self) -> None:
-        if self.n_predict is not None and self.n_predict != -1 and not 1 <= self.n_predict <= 1 << 20:
-            raise ValueError(f"n_predict must be -1, or between 1 and {1 << 20}")
+        if self.n_predict is not None and self.n_predict != -1 and not 0 <= self.n_predict <= 1 << 20:
+            raise ValueError(f"n_predict must be -1, or between 0 and {1 << 20}")
         require_between("temperature", self.temperature, 0, 100)
         require_between("top_k", self.top_k, -1, 1 << 24)
-        require_between("top_p", self.top_p, 1e-6, 1)
+        require_between("top_p", self.top_p, 0, 1)
         require_between("min_p", self.min_p, 0, 1)
         require_between("repeat_penalty", self.repeat_penalty, 0.01, 100)
         require_between("seed", self.seed, -1, (1 << 63) - 1)
@@ -121,6 +121,7 @@ class InfillDialect:
     model: str
     stream: bool
     endpoint: str = "/infill"
+    length_field: str = "n_predict"
     farewell: bytes = b""
 
     def events(self, chunk: Chunk) -> Iterator[object]:

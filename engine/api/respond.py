@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from engine.api.problems import body_of, response_to
+from engine.api.problems import body_of, response_to, status_of
 from engine.errors import RequestError, UmbrellaError
 from engine.jobs import Chunk, Ending, Job
 from engine.metrics import Metrics, Outcome
@@ -31,6 +31,11 @@ class Dialect(Protocol):
     def endpoint(self) -> str: ...
     @property
     def stream(self) -> bool: ...
+    @property
+    def length_field(self) -> str:
+        """What it calls the number of tokens to generate."""
+        ...
+
     @property
     def farewell(self) -> bytes:
         """What a stream closes with, after its last event."""
@@ -56,9 +61,25 @@ def umbrella_of(chunk: Chunk) -> UmbrellaReply:
     )
 
 
+def _silent(chunk: Chunk) -> Chunk:
+    """`chunk` of a generation that was to evaluate its prompt and say nothing."""
+    ending = chunk.ending
+    if ending is not None and ending.stop is not StopReason.CANCELLED:
+        ending = replace(ending, stop=StopReason.LENGTH, stop_string="")
+    return replace(chunk, text="", logprobs=(), counts=replace(chunk.counts, generated=0), ending=ending)
+
+
+def _error_after(last: Chunk, error: UmbrellaError) -> dict[str, object]:
+    """The body of an `error` in a generation that had come as far as `last`."""
+    return {**body_of(error), "umbrella": umbrella_of(replace(last, logprobs=()))}
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationResponse:
-    """An ASGI answer. It starts once the first text or an error is there, so errors have their status."""
+    """An ASGI answer. It starts once the first text or an error is there, so errors have their status.
+
+    A `request` for 0 tokens evaluates and caches its prompt.
+    """
 
     worker: Worker[Any]
     metrics: Metrics
@@ -70,12 +91,18 @@ class GenerationResponse:
         loop = asyncio.get_running_loop()
         chunks: asyncio.Queue[Chunk | UmbrellaError] = asyncio.Queue()
 
+        # A prompt is evaluated by the pass that gives the first token, which is then kept to ourselves.
+        silent = self.request.max_tokens == 0
+        request = replace(self.request, max_tokens=1) if silent else self.request
+
         def deliver(chunk: Chunk | UmbrellaError) -> None:
+            if silent and isinstance(chunk, Chunk):
+                chunk = _silent(chunk)
             with suppress(RuntimeError):  # The loop is closed: the process is ending.
                 loop.call_soon_threadsafe(chunks.put_nowait, chunk)
 
         try:
-            job = self.worker.submit(self.request, deliver)
+            job = self.worker.submit(request, deliver)
         except UmbrellaError as error:
             self._log("-", None, "failed")
             await response_to(error)(scope, receive, send)
@@ -85,7 +112,7 @@ class GenerationResponse:
             first = await chunks.get()
             if isinstance(first, UmbrellaError):
                 self._log(job.name, None, "refused" if isinstance(first, RequestError) else "failed")
-                await response_to(first)(scope, receive, send)
+                await response_to(self._renamed(first))(scope, receive, send)
             elif self.dialect.stream:
                 await self._stream(job, first, chunks, send)
             else:
@@ -93,6 +120,12 @@ class GenerationResponse:
         finally:
             self.worker.cancel(job)
             watch.cancel()
+
+    def _renamed(self, error: UmbrellaError) -> UmbrellaError:
+        """`error` in the words of the dialect: prompts are built without knowing which it is."""
+        if isinstance(error, RequestError) and error.field == "n_predict":
+            return RequestError(str(error), self.dialect.length_field)
+        return error
 
     async def _cancel_at_disconnect(self, receive: Receive, job: Job) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -104,9 +137,14 @@ class GenerationResponse:
     ) -> None:
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
+        last = first
         chunk: Chunk | UmbrellaError = first
         while True:
-            objects = [body_of(chunk)] if isinstance(chunk, UmbrellaError) else self.dialect.events(chunk)
+            objects: Iterable[object]
+            if isinstance(chunk, UmbrellaError):
+                objects = [_error_after(last, chunk)]
+            else:
+                last, objects = chunk, self.dialect.events(chunk)
             data = b"".join(b"data: " + msgspec.json.encode(value) + b"\n\n" for value in objects)
             over = isinstance(chunk, UmbrellaError) or chunk.ending is not None
             if over:
@@ -126,15 +164,16 @@ class GenerationResponse:
         receive: Receive,
         send: Send,
     ) -> None:
-        text, logprobs = first.text, first.logprobs
+        text, logprobs, last = first.text, first.logprobs, first
         chunk: Chunk | UmbrellaError = first
         while isinstance(chunk, Chunk) and chunk.ending is None:
             chunk = await chunks.get()
             if isinstance(chunk, Chunk):
-                text, logprobs = text + chunk.text, logprobs + chunk.logprobs
+                text, logprobs, last = text + chunk.text, logprobs + chunk.logprobs, chunk
         self._account(job, chunk)
         if isinstance(chunk, UmbrellaError):
-            await response_to(chunk)(scope, receive, send)
+            answer = msgspec.json.encode(_error_after(last, chunk))
+            await Response(answer, status_of(chunk), media_type="application/json")(scope, receive, send)
         elif chunk.ending is not None:
             everything = replace(chunk, text=text, logprobs=logprobs)
             answer = msgspec.json.encode(self.dialect.whole(everything, chunk.ending))

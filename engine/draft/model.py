@@ -11,6 +11,7 @@ import torch
 from engine.draft.base import TreeLimits
 from engine.kv_cache import KVCache
 from engine.model import Block, Transformer
+from engine.prefill import prefill
 from engine.tree import TokenTree
 
 MIN_SCORE = 0.02
@@ -53,6 +54,7 @@ class ModelSession:
     def _read(self, history: Sequence[int], before_layer: Callable[[int], None]) -> torch.Tensor:
         """Bring the cache up to `history`; probabilities of what follows it [1, vocab]."""
         self._cache.truncate(min(self._cache.common_prefix(history), len(history) - 1))
+        prefill(self._model, self._cache, history, before_layer)
         pending = list(history[self._cache.length :])
         block = Block(pending, list(range(-1, len(pending) - 1)))
         logits = self._model.forward(block, self._cache, [len(pending) - 1], before_layer)

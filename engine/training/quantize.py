@@ -34,7 +34,10 @@ def quantize(source: Path, rows_file: Path, destination: Path) -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
     model = AutoAWQForCausalLM.from_pretrained(str(source), device_map="cpu")
     recipe = {"zero_point": True, "q_group_size": GROUP_SIZE, "w_bit": 4, "version": "GEMM"}
-    model.quantize(tokenizer, quant_config=recipe, calib_data=calibration(rows_file, tokenizer))
+    # Duo scaling leaves no identity among the scales that are tried: it cost this target 0.22 nats a
+    # token on held-out code, quantising without it 0.02.
+    texts = calibration(rows_file, tokenizer)
+    model.quantize(tokenizer, quant_config=recipe, calib_data=texts, duo_scaling=False)
     model.save_quantized(str(destination), safetensors=True)
     _finish(source, destination)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import constants
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from engine.checkpoint import Checkpoint, find
 from engine.errors import CheckpointError
@@ -82,11 +82,24 @@ def test_a_truncated_shard_is_named(sharded: Path, kept: int) -> None:
         Checkpoint.open(sharded)
 
 
-def test_a_truncated_single_file_is_named(single: Path) -> None:
+def test_a_truncated_single_file_is_named_with_the_first_tensor_it_lost(single: Path) -> None:
     weights = single / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged or cut short"):
+    with pytest.raises(
+        CheckpointError, match=r"model\.safetensors is damaged or cut short from tensor model\."
+    ):
         Checkpoint.open(single)
+
+
+def test_a_tensor_with_a_number_that_is_none_is_named(single: Path) -> None:
+    weights = single / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["model.norm.weight"][3] = float("nan")
+    save_file(tensors, weights, {"format": "pt"})
+    with pytest.raises(
+        CheckpointError, match=r"tensor model\.norm\.weight holds numbers that are not finite"
+    ):
+        Checkpoint.open(single).floats("model.norm.weight", (64,))
 
 
 def test_an_index_that_promises_too_much_is_refused(sharded: Path) -> None:

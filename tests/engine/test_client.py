@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.client import Endpoint, EngineClient, InfillCall, StreamEvent, fetch_health
-from engine.errors import CheckpointError, EngineUnavailable, ProtocolMismatch, RequestError
+from engine.errors import CheckpointError, EngineGone, EngineUnavailable, ProtocolMismatch, RequestError
 from engine.protocol import Segment, StopReason, UmbrellaRequest
 from tests.engine.fakes import FakeBackend, Gate, eventually, running_engine
 
@@ -109,9 +109,10 @@ def test_a_failed_engine_says_why(tmp_path: Path) -> None:
 
     with (
         running_engine(tmp_path, load=load) as engine,
-        pytest.raises(EngineUnavailable, match="is cut off"),
+        pytest.raises(EngineUnavailable, match="is cut off") as caught,
     ):
         stream(engine.endpoint, InfillCall())
+    assert not isinstance(caught.value, EngineGone)
 
 
 def test_a_failure_in_mid_stream_is_raised_after_what_came_before(tmp_path: Path) -> None:
@@ -139,9 +140,9 @@ def test_a_failure_in_mid_stream_is_raised_after_what_came_before(tmp_path: Path
 
 def test_no_engine_is_said_so(tmp_path: Path) -> None:
     nowhere = Endpoint(tmp_path / "engine.sock")
-    with pytest.raises(EngineUnavailable, match="No engine answers"):
+    with pytest.raises(EngineGone, match="No engine answers"):
         stream(nowhere, InfillCall())
-    with pytest.raises(EngineUnavailable, match="No engine answers"):
+    with pytest.raises(EngineGone, match="No engine answers"):
         fetch_health(nowhere)
 
 
@@ -164,7 +165,7 @@ def served_once(tmp_path: Path, answer: bytes, ask: Callable[[Endpoint], object]
 
 def test_a_stream_that_ends_before_its_end_is_an_error(tmp_path: Path) -> None:
     event = b'data: {"content": "a", "stop": false, "umbrella": {"timings": {}, "tokens": {}}}\n\n'
-    with pytest.raises(EngineUnavailable, match="ended a stream early"):
+    with pytest.raises(EngineGone, match="ended a stream early"):
         served_once(tmp_path, event, lambda endpoint: stream(endpoint, InfillCall()))
 
 

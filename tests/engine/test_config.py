@@ -75,3 +75,6 @@ def test_the_default_file_is_the_named_one_else_the_users_else_none(
     named = written(tmp_path, "slots = 4", "named.toml")
     monkeypatch.setenv("UMBRELLA_CONFIG", str(named))
     assert load().slots == 4
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UMBRELLA_CONFIG", "named.toml")
+    assert default_path() == named

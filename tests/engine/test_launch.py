@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.cli import FAILED, NO_ENGINE, main
 from engine.client import Endpoint, ask_to_drain, fetch_health
+from engine.config import load
 from engine.errors import ConfigError, EngineUnavailable
 from engine.launch import ensure_engine, probe
 from engine.runtime import RuntimeDir, runtime_dir
@@ -189,6 +191,29 @@ def test_an_engine_that_cannot_be_run_is_reported(place: RuntimeDir) -> None:
     assert free(place)
 
 
+@pytest.mark.parametrize("name", ["engine.log", "engine.lock"])
+def test_a_file_that_cannot_be_opened_is_named_and_the_lock_let_go(place: RuntimeDir, name: str) -> None:
+    (place.path / name).unlink(missing_ok=True)
+    (place.path / name).mkdir()
+    with pytest.raises(EngineUnavailable, match="Remove it") as caught:
+        ensure_engine(command=FAKE, timeout_s=0.1)
+    assert str(place.path / name) in str(caught.value)
+    (place.path / name).rmdir()
+    assert free(place)
+
+
+def test_a_relative_configuration_is_found_by_the_engine_that_is_started(
+    place: RuntimeDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load(written(tmp_path, 'model = "fake"\nslots = 3'))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UMBRELLA_CONFIG", "engine.toml")
+    endpoint = ensure()
+    assert fetch_health(endpoint).config_hash == config.digest()
+    assert endpoint.notice == ""
+    assert place.holder() == pid_of(endpoint)
+
+
 def test_a_lock_whose_holder_never_answers_is_given_up_on(place: RuntimeDir) -> None:
     lock = place.try_lock()
     assert lock is not None
@@ -241,6 +266,43 @@ def test_an_engine_that_hangs_is_ended_by_a_signal(place: RuntimeDir) -> None:
         assert subprocess.run(stop, timeout=DEADLINE_S, check=False).returncode == 0
         assert hung.wait(DEADLINE_S) == -signal.SIGTERM
     assert free(place)
+
+
+def test_a_lock_that_was_taken_does_not_name_who_held_it_before(place: RuntimeDir) -> None:
+    before = place.try_lock()
+    assert before is not None
+    place.sign_lock(before)
+    assert place.holder() == os.getpid()
+    os.close(before)  # As a killed engine does: nothing is cleared.
+    lock = place.try_lock()
+    assert lock is not None
+    assert place.holder() is None
+    place.sign_lock(lock)
+    place.clear()
+    assert place.holder() is None
+    os.close(lock)
+
+
+def test_stop_waits_for_an_engine_that_starts_to_sign_and_signals_no_other(
+    place: RuntimeDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.cli.STOP_TIMEOUT_S", 0.2)
+    signalled: list[int] = []
+
+    def kill(pid: int, _signal: int) -> None:
+        signalled.append(pid)
+        raise ProcessLookupError
+
+    monkeypatch.setattr(os, "kill", kill)
+    lock = place.try_lock()
+    assert lock is not None
+    assert main(["stop"]) == FAILED
+    assert signalled == []
+    place.sign_lock(lock)
+    assert main(["stop"]) == FAILED
+    assert signalled == [os.getpid()]
+    os.close(lock)
+    assert main(["stop"]) == NO_ENGINE
 
 
 # The runtime folder.

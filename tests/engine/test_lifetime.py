@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from engine.config import EngineConfig
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, RequestError
+from engine.request import GenerationRequest
 from tests.engine.fakes import (
     DEADLINE_S,
     FakeBackend,
+    FakePrompt,
     Gate,
     error_of,
     events_of,
@@ -127,8 +129,37 @@ def test_a_failure_in_mid_stream_is_an_event_and_the_next_request_is_served(tmp_
     with running_engine(tmp_path, backend) as engine:
         response = engine.http.post("/infill", json={"stream": True, "n_predict": 5})
         assert [event.get("content") for event in events_of(response)] == ["b", "c", "d", None]
-        assert "ZeroDivisionError" in events_of(response)[-1]["error"]["message"]
+        *_, before, failure = events_of(response)
+        assert "ZeroDivisionError" in failure["error"]["message"]
+        assert failure["umbrella"] == {**before["umbrella"], "logprobs": []}
+        assert failure["umbrella"]["tokens"]["generated"] == 3
+        response = engine.http.post("/infill", json={"n_predict": 5})
+        assert "ZeroDivisionError" in error_of(response)["message"]
+        assert response.status_code == 503
+        assert response.json()["umbrella"]["tokens"]["generated"] == 3
         assert engine.http.post("/infill", json={"n_predict": 1}).status_code == 200
+
+
+class NoRoom(FakeBackend):
+    """Finds every answer too long, as `engine.prompt` does."""
+
+    def encode(self, request: GenerationRequest) -> FakePrompt:
+        raise RequestError("too many tokens to generate; ask for fewer", "n_predict")
+
+
+def test_a_length_that_does_not_fit_is_named_as_the_client_named_it(tmp_path: Path) -> None:
+    with running_engine(tmp_path, NoRoom()) as engine:
+        for path, body in (("/infill", {"n_predict": 9}), ("/v1/completions", {"prompt": "", "suffix": "b"})):
+            error = error_of(engine.http.post(path, json=body))
+            assert error["param"] == ("n_predict" if path == "/infill" else "max_tokens")
+
+
+def test_a_killed_engines_token_and_port_do_not_outlive_it(tmp_path: Path) -> None:
+    for name in ("engine.token", "engine.port"):
+        (tmp_path / name).write_text("1")
+    with running_engine(tmp_path):
+        assert not (tmp_path / "engine.token").exists()
+        assert not (tmp_path / "engine.port").exists()
 
 
 def test_no_text_of_the_users_is_ever_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

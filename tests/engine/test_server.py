@@ -14,6 +14,8 @@ from engine.schema import read
 from engine.server import listen_tcp
 from tests.engine.fakes import RunningEngine, error_of, events_of, running_engine
 
+SNIPPET = {"kind": "snippet", "text": "xxxx"}
+
 
 @pytest.fixture(scope="module")
 def engine(home: Path) -> Iterator[RunningEngine]:
@@ -110,6 +112,42 @@ def test_a_suffix_makes_a_completion_a_code_prompt(engine: RunningEngine) -> Non
     assert [fate["tokens"] for fate in answer["umbrella"]["segments"]] == [2, 2]
 
 
+def test_segments_make_a_completion_a_code_prompt_and_keep_their_indices(engine: RunningEngine) -> None:
+    body = {"prompt": "ab", "max_tokens": 1, "umbrella": {"segments": [SNIPPET]}}
+    answer = engine.http.post("/v1/completions", json=body).json()
+    assert [fate["tokens"] for fate in answer["umbrella"]["segments"]] == [4, 2]
+    body = {**body, "umbrella": {"segments": [{"kind": "suffix", "text": "xyz"}, SNIPPET]}}
+    answer = engine.http.post("/v1/completions", json=body).json()
+    assert [fate["tokens"] for fate in answer["umbrella"]["segments"]] == [3, 4, 2]
+
+
+def test_null_leaves_a_field_to_the_engine(engine: RunningEngine) -> None:
+    nulls = {"stream": None, "umbrella": None, "top_p": None, "stop": None}
+    infill = {**nulls, "input_prefix": "ab", "input_extra": None, "min_p": None, "n_predict": 1}
+    assert engine.http.post("/infill", json=infill).json()["content"] == "d"
+    completion = {**nulls, "prompt": "ab", "suffix": None, "logprobs": None, "max_tokens": 1}
+    assert engine.http.post("/v1/completions", json=completion).json()["choices"][0]["text"] == "d"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_no_tokens_to_predict_caches_the_prompt_and_says_nothing(
+    engine: RunningEngine, *, stream: bool
+) -> None:
+    body = {"input_prefix": f"warm {stream}", "umbrella": {"session": f"warm {stream}"}}
+    response = engine.http.post("/infill", json={**body, "n_predict": 0, "stop": "gh", "stream": stream})
+    assert response.status_code == 200
+    [answer] = events_of(response) if stream else [response.json()]
+    assert (answer["content"], answer["stop"], answer["stop_type"]) == ("", True, "limit")
+    assert (answer["tokens_predicted"], answer["umbrella"]["logprobs"]) == (0, [])
+    again = engine.http.post("/infill", json={**body, "n_predict": 1}).json()
+    assert again["tokens_cached"] == again["tokens_evaluated"] == answer["tokens_evaluated"]
+
+
+@pytest.mark.parametrize(("path", "body"), [("/infill", {}), ("/v1/completions", {"prompt": "a"})])
+def test_a_top_p_of_0_is_served(engine: RunningEngine, path: str, body: dict) -> None:
+    assert engine.http.post(path, json={**body, "top_p": 0}).status_code == 200
+
+
 def test_health_models_and_metrics_answer(engine: RunningEngine) -> None:
     health = read(Health, engine.http.get("/health").json())
     assert (health.state, health.progress, health.message) == ("ready", 1.0, "")
@@ -126,11 +164,11 @@ def test_health_models_and_metrics_answer(engine: RunningEngine) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "field"),
     [
-        ("/infill", {"n_predict": 0}, "n_predict"),
+        ("/infill", {"n_predict": -2}, "n_predict"),
         ("/infill", {"n_predict": "3"}, "n_predict"),
         ("/infill", {"temperature": -1}, "temperature"),
         ("/infill", {"top_k": -2}, "top_k"),
-        ("/infill", {"top_p": 0}, "top_p"),
+        ("/infill", {"top_p": -0.1}, "top_p"),
         ("/infill", {"min_p": 2}, "min_p"),
         ("/infill", {"repeat_penalty": 0}, "repeat_penalty"),
         ("/infill", {"seed": 1 << 63}, "seed"),
@@ -164,6 +202,19 @@ def test_health_models_and_metrics_answer(engine: RunningEngine) -> None:
         ("/v1/completions", {"prompt": "a", "best_of": 2}, "best_of"),
         ("/v1/completions", {"prompt": "a", "echo": True}, "echo"),
         ("/v1/completions", {"prompt": "a", "logprobs": 5}, "logprobs"),
+        ("/v1/completions", {"prompt": "a", "logprobs": 0}, "logprobs"),
+        ("/v1/completions", {"prompt": None}, "prompt"),
+        ("/v1/completions", {"prompt": [1], "umbrella": {"segments": [SNIPPET]}}, "umbrella.segments"),
+        (
+            "/v1/completions",
+            {"prompt": "a", "umbrella": {"segments": [{**SNIPPET, "kind": "prefix"}]}},
+            "prompt",
+        ),
+        (
+            "/v1/completions",
+            {"prompt": "a", "suffix": "b", "umbrella": {"segments": [{**SNIPPET, "kind": "suffix"}]}},
+            "suffix",
+        ),
         ("/v1/completions", {"prompt": "a", "presence_penalty": 0.5}, "presence_penalty"),
         ("/v1/completions", {"prompt": "a", "frequency_penalty": 1}, "frequency_penalty"),
         ("/v1/completions", {"prompt": "a", "logit_bias": {"1": 2}}, "logit_bias"),

@@ -128,6 +128,8 @@ def test_as_it_ships_every_divergence_from_plain_decoding_is_a_tie_within_numeri
     ("prefix", "suffix", "line"),
     [
         ("class Account:\n    def __init__(self, name):\n        self.name = ", "", "name"),
+        ("import", "", "os"),
+        ("def double(value):\n    result = value * 2\n    return ", "", "result"),
     ],
 )
 def test_the_pair_continues_simple_code(prefix: str, suffix: str, line: str, engine: LoadedEngine):

@@ -33,6 +33,15 @@ def test_a_character_that_spans_tokens_comes_out_whole(tokenizer: Tokenizer):
     assert [stream.push(token) for token in ids] == ["", "", "", "🙂"]
 
 
+@pytest.mark.parametrize("before", ["name = '\N{REPLACEMENT CHARACTER}", "name = 'é"[:-1] + "é"])
+def test_nothing_of_the_prompt_comes_out_again(tokenizer: Tokenizer, before: str):
+    ids = tokenizer.encode(before)
+    for cut in range(len(ids) - 3, len(ids) + 1):
+        stream = tokenizer.detokenizer(ids[:cut])
+        assert "".join(map(stream.push, tokenizer.encode("x = 1"))).endswith("x = 1")
+        assert "name" not in "".join(map(tokenizer.detokenizer(ids[:cut]).push, tokenizer.encode("x = 1")))
+
+
 def test_a_line_break_takes_the_next_lines_indentation_with_it(tokenizer: Tokenizer):
     ids = tokenizer.encode("pass\n    return")
     assert "\n    " in [tokenizer.decode([token]) for token in ids]

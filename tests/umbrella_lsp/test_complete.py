@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,22 +133,53 @@ def test_a_place_that_cannot_be_completed_is_explained_in_one_sentence(
     assert capsys.readouterr() == ("", f"umbrella-complete: {said}\n")
 
 
-def test_a_file_of_fifty_megabytes_is_not_read(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_of_fifty_megabytes_is_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with (work / "a.py").open("wb") as file:
         file.truncate(50_000_000)
     assert main(["a.py:1"]) == 2
-    assert f"has 50 MB, and at most {MAX_FILE_BYTES // 1_000_000} MB are read" in capsys.readouterr().err
+    assert f"has more than {MAX_FILE_BYTES // 1_000_000} MB; name a" in capsys.readouterr().err
+
+
+def test_devices_and_pipes_are_refused_without_being_opened(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(work / "pipe")
+    for name in ("pipe", "/dev/zero"):
+        assert main([f"{name}:1"]) == 2
+        said = f"umbrella-complete: {name} is a device or a pipe; name a text file.\n"
+        assert capsys.readouterr() == ("", said)
+
+
+def test_a_name_that_cannot_be_looked_up_is_explained(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main([f"{'a' * 300}:1"]) == 2
+    assert "cannot be read (File name too long)" in capsys.readouterr().err
+
+    def refuse(*_arguments: object, **_options: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        for module in (os, Path):
+            patch.setattr(module, "stat", refuse)
+        assert main(["a.py:1"]) == 2
+    assert "a.py cannot be read (Permission denied)" in capsys.readouterr().err
+
+
+def test_numbers_longer_than_any_file_name_no_place(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"a.py:{'9' * 5000}"]) == 2
+    assert "names no line" in capsys.readouterr().err
 
 
 def test_a_file_that_may_not_be_read_is_explained(
     work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Permissions do not stop a superuser, as whom tests run in containers.
-    def refuse(_file: Path) -> bytes:
+    def refuse(_file: Path, _mode: str) -> object:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
     (work / "a.py").write_text("x = ")
+    monkeypatch.setattr(Path, "open", refuse)
     assert main(["a.py:1"]) == 2
     assert "a.py cannot be read (Permission denied); check its permissions." in capsys.readouterr().err
 
@@ -169,6 +201,20 @@ def test_a_configuration_that_is_not_there_is_bad_usage(
     (work / "a.py").write_text("x = ")
     assert main(["a.py:1", "--config", "none.toml"]) == 2
     assert "none.toml" in capsys.readouterr().err
+
+
+def test_an_engine_with_another_configuration_is_used_and_said_so_once(
+    work: Path, capsys: pytest.CaptureFixture[str], engine: Script
+) -> None:
+    # Asked twice, as the first answer breaks off before any text: the engine is looked for twice too.
+    engine.break_off()
+    engine.say("name")
+    (work / "a.py").write_text("x = ")
+    (work / "other.toml").write_text("")
+    assert main(["a.py:1", "--config", "other.toml"]) == 0
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("name\n", 1)
+    assert "another configuration than other.toml" in err
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from engine.client import Endpoint, InfillCall
+from engine.errors import EngineGone
+from engine.protocol import Health, HealthState
 from tests.umbrella_lsp.fakes import ScriptedStreams, events
 from umbrella_lsp.errors import EngineLost, EngineUnavailable, RequestError
 from umbrella_lsp.link import EngineLink
@@ -20,15 +22,20 @@ class FakeClient:
     """Stands for an EngineClient, one a connection; all share one script."""
 
     streams: ScriptedStreams
+    state: HealthState = "ready"
     made = 0
+    closed = 0
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         type(self).made += 1
         self.infill = type(self).streams.infill
 
+    async def health(self) -> Health:
+        return Health(type(self).state, 1.0, package="", protocol=1, config_hash="", pid=1)
+
     async def aclose(self) -> None:
-        """Nothing is open."""
+        type(self).closed += 1
 
 
 @pytest.fixture
@@ -45,20 +52,20 @@ async def text_from(link: EngineLink) -> str:
 
 
 def test_an_engine_that_is_gone_is_found_again_and_asked_again(client: type[FakeClient]) -> None:
-    client.streams = ScriptedStreams([[EngineUnavailable("gone")], [*events("name")]])
+    client.streams = ScriptedStreams([[EngineGone("gone")], [*events("name")]])
     assert asyncio.run(text_from(EngineLink(lambda: ENDPOINT))) == "name"
     assert client.made == 2
 
 
 def test_a_second_failure_is_the_callers(client: type[FakeClient]) -> None:
-    client.streams = ScriptedStreams([[EngineUnavailable("gone")]])
+    client.streams = ScriptedStreams([[EngineGone("gone")]])
     with pytest.raises(EngineUnavailable, match="gone"):
         asyncio.run(text_from(EngineLink(lambda: ENDPOINT)))
     assert client.made == 2
 
 
 def test_text_that_was_handed_out_is_never_given_twice(client: type[FakeClient]) -> None:
-    client.streams = ScriptedStreams([[events("na")[0], EngineUnavailable("crashed")], [*events("name")]])
+    client.streams = ScriptedStreams([[events("na")[0], EngineGone("crashed")], [*events("name")]])
     link = EngineLink(lambda: ENDPOINT)
 
     async def scenario() -> None:
@@ -68,6 +75,36 @@ def test_text_that_was_handed_out_is_never_given_twice(client: type[FakeClient])
 
     asyncio.run(scenario())
     assert client.made == 2
+
+
+def test_what_an_engine_says_of_one_request_costs_no_connection(client: type[FakeClient]) -> None:
+    client.streams = ScriptedStreams([[EngineUnavailable("too many wait")]])
+    with pytest.raises(EngineUnavailable, match="too many wait") as caught:
+        asyncio.run(text_from(EngineLink(lambda: ENDPOINT)))
+    assert caught.type is EngineUnavailable
+    assert (len(client.streams.calls), client.made, client.closed) == (1, 1, 0)
+
+
+def test_an_engine_that_shuts_down_is_replaced(client: type[FakeClient]) -> None:
+    client.streams = ScriptedStreams([[EngineUnavailable("shutting down")], [*events("name")]])
+    client.state = "draining"
+    assert asyncio.run(text_from(EngineLink(lambda: ENDPOINT))) == "name"
+    assert (client.made, client.closed) == (2, 1)
+
+
+def test_a_lost_client_is_closed_when_its_last_stream_has_ended(client: type[FakeClient]) -> None:
+    client.streams = ScriptedStreams([[*events("na", "me")], [EngineGone("gone")], [*events("name")]])
+
+    async def scenario() -> None:
+        link = EngineLink(lambda: ENDPOINT)
+        running = link.infill(InfillCall())
+        assert (await anext(running)).text == "na"
+        assert await text_from(link) == "name"
+        assert (client.made, client.closed) == (2, 0)
+        assert [event.text async for event in running] == ["me", ""]
+        assert client.closed == 1
+
+    asyncio.run(scenario())
 
 
 def test_a_refused_request_is_not_asked_again(client: type[FakeClient]) -> None:

@@ -119,15 +119,18 @@ def test_a_newer_request_or_a_change_supersedes_and_answers_null(engine: Script,
         async with an_editor(runtime_dir) as editor:
             await editor.initialize()
             editor.open(URI, "x = \n")
-            first = editor.ask(URI, 0, 4)
+            first = editor.ask(URI, 0, 4, request="first")
             await until(lambda: engine.asked.qsize() == 1)
-            second = editor.ask(URI, 0, 4)
+            second = editor.ask(URI, 0, 4, request="second")
             assert await first is None
             await until(lambda: engine.asked.qsize() == 2)
             editor.insert(URI, 0, 4, "y")
             assert await second is None
             await until(lambda: engine.closed.qsize() == 2)
-            assert items(await editor.ask(URI, 0, 5)) == [("name", at(0, 5))]
+            assert items(await editor.ask(URI, 0, 5, request="third")) == [("name", at(0, 5))]
+            await editor.end()
+        outcomes = re.findall(r"id=(\w+) outcome=(\w+)", editor.stderr)
+        assert outcomes == [("first", "cancelled"), ("second", "cancelled"), ("third", "suggested")]
 
     asyncio.run(scenario())
 

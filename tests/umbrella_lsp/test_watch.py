@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tests.umbrella_lsp.waiting import until
 from umbrella_lsp.exclude import is_secret
 from umbrella_lsp.index import SymbolIndex
-from umbrella_lsp.watch import MAX_FILE_BYTES, keep_fresh, list_sources, read_symbols
+from umbrella_lsp.watch import MAX_FILE_BYTES, Listing, keep_fresh, list_sources, read_symbols
 
 
 def write(file: Path, text: str) -> None:
@@ -62,6 +63,37 @@ def test_a_file_that_is_too_large_or_no_text_has_no_symbols(tmp_path: Path) -> N
     assert read_symbols(tmp_path, tmp_path / "large.py") == ()
     assert read_symbols(tmp_path, tmp_path / "binary.py") == ()
     assert read_symbols(tmp_path, tmp_path / "gone.py") == ()
+
+
+def test_a_name_that_is_not_utf_8_gives_a_path_that_can_be_sent(tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"caf\xe9.py")
+    write(file, "def f(): pass\n")
+    assert [symbol.path for symbol in read_symbols(tmp_path, file)] == ["caf\N{REPLACEMENT CHARACTER}.py"]
+
+
+def test_a_directory_that_vanishes_before_it_is_watched_does_not_end_the_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a.py", "def first(): pass\n")
+    vanished = Listing((tmp_path, tmp_path / "gone"), (tmp_path / "a.py",))
+    listings = [vanished]
+    monkeypatch.setattr("umbrella_lsp.watch.RETRY_S", 0)
+    monkeypatch.setattr(
+        "umbrella_lsp.watch.list_sources", lambda root: listings.pop() if listings else list_sources(root)
+    )
+    index = SymbolIndex()
+
+    async def scenario() -> None:
+        watching = asyncio.create_task(keep_fresh(index, tmp_path))
+        await until(lambda: index.lookup("first"))
+        write(tmp_path / "a.py", "def second(): pass\n")
+        await until(lambda: index.lookup("second"))
+        assert not listings
+        watching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watching
+
+    asyncio.run(scenario())
 
 
 def test_without_watches_what_was_read_stays_and_a_warning_says_so(
