@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import io
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,8 @@ vim.lsp.enable('umbrella')
 vim.lsp.inline_completion.enable()
 """
 PATIENCE_S = 60.0
+SETTLE_S = 4.0
+"""Neovim asks for nothing before the server has attached, and does not say when it has."""
 
 
 def tmux(*arguments: str) -> str:
@@ -67,9 +70,11 @@ def main() -> None:
         (folder / "init.lua").write_text(f"vim.opt.runtimepath:append('{plugin}')\n{INIT}")
         (folder / "point.py").write_text(CODE)
         size = ["-x", str(COLUMNS), "-y", str(ROWS)]
-        tmux("new-session", "-d", *size, "-c", name, "nvim", "-u", str(folder / "init.lua"), "point.py")
+        editor = shutil.which("nvim") or sys.exit("nvim is not on PATH")
+        init = str(folder / "init.lua")
+        tmux("new-session", "-d", *size, "-c", name, editor, "-u", init, "point.py")
         try:
-            time.sleep(1.0)
+            time.sleep(SETTLE_S)
             tmux("send-keys", "G", "o", "C-u")
             tmux("send-keys", "-l", TYPED)
             until_something_follows(TYPED.strip())
