@@ -99,7 +99,7 @@ def test_cancelling_the_task_that_reads_cancels_in_the_engine(tmp_path: Path) ->
 def test_a_refused_request_names_its_field(tmp_path: Path) -> None:
     with running_engine(tmp_path) as engine:
         with pytest.raises(RequestError, match="n_predict must be") as caught:
-            stream(engine.endpoint, InfillCall(max_tokens=0))
+            stream(engine.endpoint, InfillCall(max_tokens=-7))
         assert caught.value.field == "n_predict"
 
 
