@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from engine.decode import Decoder, Slot, Step
 from engine.draft import Drafter, DraftSession, ModelDrafter, NgramDrafter, TreeLimits
 from engine.jobs import Cancelled
 from engine.kv_cache import KVCache
-from engine.model import Transformer
+from engine.model import Block, Transformer
 from engine.protocol import StopReason
 from engine.sampling import SamplingParams, distribution
 from engine.tree import TokenTree
@@ -184,6 +185,28 @@ def test_the_first_tree_is_verified_in_the_prefill_pass(target: Transformer):
     first = run(decoder, decoder.new_slot(), max_tokens=6)[0]
     assert first.counts.target_passes == 1
     assert len(first.tokens) == 6
+
+
+def test_a_long_prompt_is_read_in_passes_of_bounded_size_by_target_and_draft_alike(
+    target: Transformer, checkpoints: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch
+):
+    prompt = PROMPT * 3
+    expected = plain(target, prompt=prompt)
+    sizes: list[int] = []
+    forward = Transformer.forward
+
+    def measured(self: Transformer, block: Block, *rest: Any) -> torch.Tensor:
+        sizes.append(len(block))
+        return forward(self, block, *rest)
+
+    monkeypatch.setattr("engine.prefill.PREFILL_ROWS", 8)
+    monkeypatch.setattr(Transformer, "forward", measured)
+    draft = ModelDrafter(Transformer.load(checkpoints["draft"], "cpu", "fp32"), CONTEXT, LIMITS)
+    decoder = Decoder(target, [draft], LIMITS, CONTEXT)
+    steps = run(decoder, decoder.new_slot(), prompt=prompt)
+    assert tokens_of(steps) == expected
+    assert max(sizes) <= max(8 + LIMITS.size, LIMITS.num_beams * LIMITS.depth)
+    assert steps[0].counts.target_passes == 3
 
 
 @pytest.mark.parametrize("max_tokens", [0, 1, 2, 7])

@@ -91,6 +91,24 @@ def test_a_raw_prompt_that_is_too_long_is_refused_with_its_size(tokenizer: Token
     assert caught.value.field == "prompt"
 
 
+def test_what_is_far_too_long_is_never_encoded(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch):
+    seen: list[int] = []
+    encode = Tokenizer.encode
+
+    def measured(self: Tokenizer, text: str) -> list[int]:
+        seen.append(len(text))
+        return encode(self, text)
+
+    monkeypatch.setattr(Tokenizer, "encode", measured)
+    huge = "value = value\n" * 20_000
+    segments = (Segment("prefix", huge), Segment("suffix", huge), Segment("snippet", huge, path="b.py"))
+    built = builder(tokenizer, 300).code(segments, "a.py", "python", 50)
+    assert [fate.fate for fate in built.fates] == ["trimmed", "trimmed", "dropped"]
+    with pytest.raises(RequestError, match="characters"):
+        builder(tokenizer, 300).raw(huge, None, 50)
+    assert max(seen) <= 300 * 16
+
+
 @pytest.mark.parametrize("ids", [[], [-1], [10_000]])
 def test_token_ids_outside_the_vocabulary_are_refused(ids: list[int], tokenizer: Tokenizer):
     with pytest.raises(RequestError):
