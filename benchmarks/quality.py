@@ -130,8 +130,7 @@ class Judge:
 
     def _logits(self, tokens: Sequence[int], rows: range) -> torch.Tensor:
         decoder = self._engine.decoder
-        block = Block(list(tokens), list(range(-1, len(tokens) - 1)))
-        return decoder.target.forward(block, decoder.new_slot().target, rows, lambda _: None)
+        return decoder.target.forward(Block.chain(tokens), decoder.new_slot().target, rows, lambda _: None)
 
     def _gap(self, tokens: Sequence[int]) -> float:
         best = self._logits(tokens, range(len(tokens) - 1, len(tokens)))[0].topk(2).values

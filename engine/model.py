@@ -35,6 +35,11 @@ class Block:
     tokens: list[int]
     parents: list[int]
 
+    @staticmethod
+    def chain(tokens: Sequence[int]) -> Block:
+        """Rows that follow one another, the first of them the cached tokens."""
+        return Block(list(tokens), list(range(-1, len(tokens) - 1)))
+
     def __len__(self) -> int:
         return len(self.tokens)
 

@@ -20,7 +20,7 @@ def prefill(model: Transformer, cache: KVCache, history: Sequence[int], before_l
     passes = 0
     while len(history) - cache.length > PREFILL_ROWS:
         chunk = list(history[cache.length : cache.length + PREFILL_ROWS])
-        model.forward(Block(chunk, list(range(-1, len(chunk) - 1))), cache, [], before_layer)
+        model.forward(Block.chain(chunk), cache, [], before_layer)
         cache.keep(range(len(chunk)), chunk)
         passes += 1
     return passes

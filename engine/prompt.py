@@ -7,7 +7,7 @@ appends to the prompt, and the KV cache of everything before it stays valid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from engine.errors import RequestError
@@ -38,7 +38,8 @@ class BuiltPrompt:
 @dataclass(frozen=True, slots=True)
 class _Fitted:
     segment: Segment
-    tokens: list[int]
+    size: int
+    """Tokens it takes up in the prompt."""
     fate: Fate
 
 
@@ -48,13 +49,13 @@ def _stepped_drop(length: int, budget: int) -> tuple[int, int]:
     return -(-max(0, length - budget) // step) * step, step
 
 
-def trim_start(tokens: list[int], budget: int, starts_line: Sequence[bool]) -> list[int]:
+def trim_start(tokens: list[int], budget: int, starts_line: Callable[[int], bool]) -> list[int]:
     """The end of `tokens` that fits `budget`, cut in steps and, if one is near, at a line's start."""
     drop, step = _stepped_drop(len(tokens), budget)
     if not drop:
         return tokens
     for cut in range(drop, min(drop + step // 2, len(tokens))):
-        if starts_line[cut]:
+        if starts_line(tokens[cut]):
             return tokens[cut:]
     return tokens[drop:]
 
@@ -120,9 +121,10 @@ class PromptBuilder:
             language=language,
         )
         head = self._encode(rendered)
-        fitted_prefix = self._fit_prefix(prefix, self._max_length - reserve - len(head))
+        tokens, fate = self._fit_prefix(prefix, self._max_length - reserve - len(head))
+        fitted_prefix = _Fitted(prefix, len(tokens), fate)
         fates = self._fates(segments, fitted_prefix, fitted_suffix, fitted_context)
-        return BuiltPrompt((*head, *fitted_prefix.tokens), fates)
+        return BuiltPrompt((*head, *tokens), fates)
 
     def _joined(self, segments: Sequence[Segment], kind: str) -> Segment:
         parts = [s for s in segments if s.kind == kind]
@@ -138,42 +140,40 @@ class PromptBuilder:
                 ids += self._tokenizer.encode(piece.text)
         return ids
 
-    def _fit_prefix(self, prefix: Segment, budget: int) -> _Fitted:
+    def _fit_prefix(self, prefix: Segment, budget: int) -> tuple[list[int], Fate]:
         drop, _ = _stepped_drop(len(prefix.text), budget * MAX_TOKEN_CHARACTERS)
         tokens = self._tokenizer.encode(prefix.text[drop:])
         if not drop and len(tokens) <= budget:
-            return _Fitted(prefix, tokens, "kept")
-        starts_line = [self._tokenizer.decode([token]).startswith("\n") for token in tokens]
-        return _Fitted(prefix, trim_start(tokens, budget, starts_line), "trimmed")
+            return tokens, "kept"
+        return trim_start(tokens, budget, self._starts_line), "trimmed"
+
+    def _starts_line(self, token: int) -> bool:
+        return self._tokenizer.decode([token]).startswith("\n")
 
     def _fit_suffix(self, suffix: Segment, budget: int) -> _Fitted:
         limit = budget * MAX_TOKEN_CHARACTERS
         tokens = self._tokenizer.encode(suffix.text[:limit])
         if len(tokens) <= budget and len(suffix.text) <= limit:
-            return _Fitted(suffix, tokens, "kept")
+            return _Fitted(suffix, len(tokens), "kept")
         text = self._tokenizer.decode(tokens[:budget])
         whole_lines = text.rfind("\n") + 1
         text = text[:whole_lines] if whole_lines else text.rstrip("\N{REPLACEMENT CHARACTER}")
-        return _Fitted(replace(suffix, text=text), tokens[:budget], "trimmed" if text else "dropped")
+        return _Fitted(replace(suffix, text=text), min(len(tokens), budget), "trimmed" if text else "dropped")
 
     def _fit_context(self, context: Sequence[Segment], budget: int) -> list[_Fitted]:
         """Whole segments by rank while they fit; in the prompt, stable ones first, otherwise as sent."""
         order = sorted(context, key=lambda s: s.stability != "stable")
+        bare = CodePrompt(Segment("prefix", ""))
+        bare_size = len(self._encode(bare)) if order else 0
         fates: dict[int, _Fitted] = {}
         for segment in sorted(order, key=lambda s: -s.rank):
-            tokens = self._context_tokens(segment, budget)
-            budget -= len(tokens)
-            fates[id(segment)] = _Fitted(segment, tokens, "kept" if tokens else "dropped")
+            may_fit = len(segment.text) <= budget * MAX_TOKEN_CHARACTERS
+            # What it adds to a prompt, its heading included.
+            size = len(self._encode(replace(bare, context=(segment,)))) - bare_size if may_fit else 0
+            kept = may_fit and size <= budget
+            budget -= size if kept else 0
+            fates[id(segment)] = _Fitted(segment, size, "kept") if kept else _Fitted(segment, 0, "dropped")
         return [fates[id(segment)] for segment in order]
-
-    def _context_tokens(self, segment: Segment, budget: int) -> list[int]:
-        """What `segment` adds to a prompt, its heading included; nothing if that is over `budget`."""
-        if len(segment.text) > budget * MAX_TOKEN_CHARACTERS:
-            return []
-        bare = CodePrompt(Segment("prefix", ""))
-        shared = len(self._encode(bare))
-        tokens = self._encode(replace(bare, context=(segment,)))[shared:]
-        return tokens if len(tokens) <= budget else []
 
     @staticmethod
     def _fates(
@@ -182,4 +182,4 @@ class PromptBuilder:
         by_kind = {"prefix": prefix, "suffix": suffix}
         by_identity = {id(f.segment): f for f in context}
         fitted = [by_kind.get(s.kind) or by_identity[id(s)] for s in segments]
-        return tuple(SegmentFate(i, f.fate, len(f.tokens)) for i, f in enumerate(fitted))
+        return tuple(SegmentFate(i, f.fate, f.size) for i, f in enumerate(fitted))

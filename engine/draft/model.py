@@ -56,8 +56,7 @@ class ModelSession:
         self._cache.truncate(min(self._cache.common_prefix(history), len(history) - 1))
         prefill(self._model, self._cache, history, before_layer)
         pending = list(history[self._cache.length :])
-        block = Block(pending, list(range(-1, len(pending) - 1)))
-        logits = self._model.forward(block, self._cache, [len(pending) - 1], before_layer)
+        logits = self._model.forward(Block.chain(pending), self._cache, [len(pending) - 1], before_layer)
         self._cache.keep(range(len(pending)), pending)
         return logits.softmax(-1)
 

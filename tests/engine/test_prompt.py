@@ -122,6 +122,5 @@ def test_a_request_that_leaves_no_room_for_a_prompt_is_refused(tokenizer: Tokeni
 
 def test_trimming_prefers_a_line_start_near_the_step():
     tokens = list(range(100))
-    starts_line = [token == 60 for token in tokens]
-    assert trim_start(tokens, 50, starts_line)[0] == 60
-    assert trim_start(tokens, 50, [False] * 100)[0] == 60 - 60 % 12
+    assert trim_start(tokens, 50, lambda token: token == 60)[0] == 60
+    assert trim_start(tokens, 50, lambda _: False)[0] == 60 - 60 % 12

@@ -47,12 +47,12 @@ def test_a_windows_document_gets_its_own_line_endings() -> None:
 
 def test_the_engine_learns_neither_paths_nor_names_in_the_clear() -> None:
     engine = saying("name")
-    document = Document("file:///home/someone/work/lib/app.py", "x = \n", "python")
-    completer = Completer(engine, roots=(Path("/home/someone/work"),))
+    document = Document("file:///home/someone/code/lib/app.py", "x = \n", "python")
+    completer = Completer(engine, roots=(Path("/home/someone/code"),))
     asyncio.run(completer.complete(document, 4))
     request = engine.calls[0].umbrella
     assert request.path == "lib/app.py"
-    assert (request.session, request.workspace) == (digest(document.uri), digest("/home/someone/work"))
+    assert (request.session, request.workspace) == (digest(document.uri), digest("/home/someone/code"))
     assert "someone" not in repr(engine.calls)
 
 
