@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from engine.protocol import SegmentFate, StopReason, TokenCounts
@@ -34,6 +34,8 @@ class BuiltPrompt(Protocol):
     def fates(self) -> tuple[SegmentFate, ...]: ...
     @property
     def truncated(self) -> bool: ...
+    @property
+    def owed(self) -> str: ...
 
 
 class Text(Protocol):
@@ -42,6 +44,7 @@ class Text(Protocol):
     @property
     def stop_string(self) -> str: ...
     def push(self, token: int) -> StopReason | None: ...
+    def allowed(self) -> Collection[int] | None: ...
     def take(self) -> str: ...
     def finish(self) -> str: ...
 
@@ -53,7 +56,7 @@ class Backend(Protocol[S]):
         """The request's prompt. Raises RequestError if there can be none."""
         ...
 
-    def text(self, request: GenerationRequest, prompt: Sequence[int], /) -> Text:
+    def text(self, request: GenerationRequest, prompt: BuiltPrompt, /) -> Text:
         """A fresh stop rule and text collector for what follows `prompt`."""
         ...
 

@@ -7,7 +7,7 @@ holds, so the text is what plain decoding would have given, greedy or not.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from engine.kv_cache import KVCache
 from engine.model import BeforeLayer, Block, Transformer
 from engine.prefill import prefill
 from engine.protocol import StopReason, TokenCounts
-from engine.sampling import Choice, SamplingParams, choose
+from engine.sampling import Choice, SamplingParams, choose, only
 from engine.tree import TokenTree
 
 
@@ -28,6 +28,19 @@ class StopRule(Protocol):
     def push(self, token: int) -> StopReason | None:
         """Take in the next emitted token; the reason to stop if it is the last."""
         ...
+
+
+class Constraint(Protocol):
+    """Decides, from the tokens emitted so far, which may come next."""
+
+    def allowed(self) -> Collection[int] | None:
+        """Their ids; None if any may."""
+        ...
+
+
+class _Unconstrained:
+    def allowed(self) -> None:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +102,14 @@ class Decoder:
         max_tokens: int,
         speculative: bool,
         before_layer: BeforeLayer,
+        constraint: Constraint | None = None,
     ) -> Generator[Step]:
         """Yield a step a target pass until `stop`, `max_tokens` or the context's end.
 
-        `prompt` [at least 1 token] takes the longest prefix it shares with `slot`. What
-        `before_layer` raises leaves the slot holding exactly the tokens it has kept; so does closing
-        the iterator. Raises ValueError if the prompt is empty or leaves no room in the context.
+        `constraint` is asked before each choice, after `stop` was told the one before: text is what plain
+        decoding under it would give. `prompt` [at least 1 token] takes the longest prefix it shares with
+        `slot`. What `before_layer` raises leaves the slot holding exactly the tokens it has kept; so does
+        closing the iterator. Raises ValueError if the prompt is empty or leaves no room in the context.
         """
         if not 0 < len(prompt) < self.max_length:
             raise ValueError(f"a prompt of {len(prompt)} tokens does not fit a context of {self.max_length}")
@@ -102,17 +117,18 @@ class Decoder:
         end = min(len(prompt) + max_tokens, self.max_length)
         # The last token is always run again: its logits are what the first choice is made from.
         slot.target.truncate(min(slot.target.common_prefix(prompt), len(prompt) - 1))
+        constraint = constraint or _Unconstrained()
         sessions = self._open(slot) if speculative else []
         counts = TokenCounts(prompt=len(prompt), reused=slot.target.length)
         if end <= len(prompt):
             yield Step((), (), counts, StopReason.LENGTH)
             return
         while True:
-            tree = self._draft(history, end, sessions, before_layer)
+            tree = self._draft(history, end, sessions, constraint.allowed(), before_layer)
             # What is too much of a prompt for one pass; the rest goes with the first tree.
             prefill_passes = prefill(self.target, slot.target, history, before_layer)
             logits, pending = self._verify(tree, history, slot.target, before_layer)
-            walk = self._walk(tree, logits, history, params, stop, end)
+            walk = self._walk(tree, logits, history, params, stop, constraint, end)
             kept_rows = [*range(pending), *(pending + node for node in walk.nodes)]
             kept_tokens = [*history[slot.target.length :], *(tree.tokens[n] for n in walk.nodes[1:])]
             slot.target.keep(kept_rows, kept_tokens)
@@ -133,10 +149,16 @@ class Decoder:
         return [drafter.open(cache) for drafter, cache in zip(self._drafters, slot.drafts, strict=True)]
 
     def _draft(
-        self, history: Sequence[int], end: int, sessions: Sequence[DraftSession], before_layer: BeforeLayer
+        self,
+        history: Sequence[int],
+        end: int,
+        sessions: Sequence[DraftSession],
+        allowed: Collection[int] | None,
+        before_layer: BeforeLayer,
     ) -> TokenTree:
         """The tree to verify next. No deeper than what may still be emitted before the bonus token."""
-        limits = replace(self._limits, depth=min(self._limits.depth, end - len(history) - 1))
+        depth = min(self._limits.depth, end - len(history) - 1)
+        limits = replace(self._limits, depth=depth, allowed=allowed)
         tree = TokenTree.root(history[-1])
         for session in sessions:
             session.grow(tree, history, limits, before_layer)
@@ -160,13 +182,16 @@ class Decoder:
         history: Sequence[int],
         params: SamplingParams,
         stop: StopRule,
+        constraint: Constraint,
         end: int,
     ) -> _Walk:
         """Draw at the root, descend while the drawn token is in the tree, end with the bonus token."""
         path, nodes = list(history), [0]
         emitted: list[Choice] = []
         while True:
-            choice = choose(logits[nodes[-1]], params, path, position=len(path))
+            allowed = constraint.allowed()
+            row = logits[nodes[-1]] if allowed is None else only(logits[nodes[-1]], allowed)
+            choice = choose(row, params, path, position=len(path))
             emitted.append(choice)
             path.append(choice.token)
             reason = stop.push(choice.token) or (StopReason.LENGTH if len(path) >= end else None)

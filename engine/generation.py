@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from engine.backend import Text
+from engine.backend import BuiltPrompt, Text
 from engine.config import EngineConfig
 from engine.decode import Slot, Step
 from engine.loaded import LoadedEngine
-from engine.prompt import BuiltPrompt
 from engine.request import CodePrompt, GenerationRequest, TextPrompt
 from engine.sampling import SamplingParams
 from engine.text import TextStream
@@ -35,9 +34,9 @@ class EngineBackend:
             return prompts.raw(prompt.text, self.engine.begin_token, reserve)
         return prompts.ids(prompt.tokens, reserve)
 
-    def text(self, request: GenerationRequest, prompt: Sequence[int]) -> TextStream:
+    def text(self, request: GenerationRequest, prompt: BuiltPrompt) -> TextStream:
         """What collects the text that follows `prompt`."""
-        return self.engine.text_stream(prompt, request.stop)
+        return self.engine.text_stream(prompt.tokens, request.stop, prompt.owed)
 
     def new_slot(self) -> Slot:
         """Empty caches."""
@@ -69,4 +68,5 @@ class EngineBackend:
             max_tokens=max_tokens,
             speculative=request.speculative,
             before_layer=before_layer,
+            constraint=text,
         )

@@ -12,6 +12,7 @@ from engine.config import EngineConfig
 from engine.decode import Decoder
 from engine.draft import Drafter, ModelDrafter, NgramDrafter, TreeLimits
 from engine.errors import CheckpointError, ConfigError
+from engine.healing import Beginnings, Debt
 from engine.model import Transformer
 from engine.prompt import PromptBuilder
 from engine.protocol import StopSpec
@@ -51,6 +52,7 @@ class LoadedEngine:
     tokenizer: Tokenizer
     begin_token: int | None
     end_tokens: frozenset[int]
+    beginnings: Beginnings
 
     @staticmethod
     def load(config: EngineConfig, progress: Callable[[float], None]) -> LoadedEngine:
@@ -85,6 +87,7 @@ class LoadedEngine:
                 model = load(draft, checkpoint.size_bytes)
                 drafters.append(ModelDrafter(model, max_length, limits))
         template = TEMPLATES[config.template]
+        tokenizer.reserve((*template.special_tokens, *template.end_tokens))
         ends = {token for name in template.end_tokens if (token := tokenizer.find_special(name)) is not None}
         return LoadedEngine(
             name=config.model,
@@ -93,8 +96,13 @@ class LoadedEngine:
             tokenizer=tokenizer,
             begin_token=checkpoint.config.bos_token_id,
             end_tokens=frozenset(ends | set(checkpoint.config.eos_token_ids)),
+            beginnings=Beginnings(tokenizer.texts()),
         )
 
-    def text_stream(self, prompt: Sequence[int], spec: StopSpec) -> TextStream:
-        """Turns the tokens that follow `prompt` into text, up to where `spec` or an end token stops it."""
-        return TextStream(self.tokenizer.detokenizer(prompt).push, self.end_tokens, spec)
+    def text_stream(self, prompt: Sequence[int], spec: StopSpec, owed: str = "") -> TextStream:
+        """Turns the tokens that follow `prompt` into text, up to where `spec` or an end token stops it.
+
+        `owed` is the word at the cursor that the prompt leaves out; see `engine.healing`.
+        """
+        decode = self.tokenizer.detokenizer(prompt).push
+        return TextStream(decode, self.end_tokens, spec, Debt(owed, self.beginnings))

@@ -29,6 +29,8 @@ class BuiltPrompt:
 
     tokens: tuple[int, ...]
     fates: tuple[SegmentFate, ...] = ()
+    owed: str = ""
+    """The word at the cursor, which `tokens` leave out and the answer has to begin with; see `healing`."""
 
     @property
     def truncated(self) -> bool:
@@ -104,7 +106,7 @@ class PromptBuilder:
         prefix, suffix = self._joined(segments, "prefix"), self._joined(segments, "suffix")
         context = [s for s in segments if s.kind not in ("prefix", "suffix")]
         bare = CodePrompt(Segment("prefix", ""), path=path, language=language)
-        budget = self._max_length - reserve - len(self._encode(bare))
+        budget = self._max_length - reserve - self._size(bare)
         if budget < 1:
             raise RequestError(
                 f"{reserve} tokens to generate leave no room for a prompt in a context of "
@@ -120,25 +122,35 @@ class PromptBuilder:
             path=path,
             language=language,
         )
-        head = self._encode(rendered)
-        tokens, fate = self._fit_prefix(prefix, self._max_length - reserve - len(head))
+        head, tail = self._around_prefix(rendered)
+        owed = self._tokenizer.last_word(prefix.text)
+        typed = replace(prefix, text=prefix.text[: len(prefix.text) - len(owed)])
+        tokens, fate = self._fit_prefix(typed, self._max_length - reserve - len(head) - len(tail))
         fitted_prefix = _Fitted(prefix, len(tokens), fate)
         fates = self._fates(segments, fitted_prefix, fitted_suffix, fitted_context)
-        return BuiltPrompt((*head, *tokens), fates)
+        return BuiltPrompt((*head, *tokens, *tail), fates, owed)
 
     def _joined(self, segments: Sequence[Segment], kind: str) -> Segment:
         parts = [s for s in segments if s.kind == kind]
         empty = Segment("prefix" if kind == "prefix" else "suffix", "")
         return replace(parts[0], text="".join(p.text for p in parts)) if parts else empty
 
-    def _encode(self, prompt: CodePrompt) -> list[int]:
-        ids: list[int] = []
+    def _around_prefix(self, prompt: CodePrompt) -> tuple[list[int], list[int]]:
+        """What the template writes in front of the prefix and behind it; the prefix itself is left out."""
+        head: list[int] = []
+        tail: list[int] = []
+        ids = head
         for piece in self._template.render(prompt):
             if isinstance(piece, Special):
                 ids.append(self._tokenizer.special(piece.token))
+            elif piece.segment is prompt.prefix:
+                ids = tail
             else:
                 ids += self._tokenizer.encode(piece.text)
-        return ids
+        return head, tail
+
+    def _size(self, prompt: CodePrompt) -> int:
+        return sum(map(len, self._around_prefix(prompt)))
 
     def _fit_prefix(self, prefix: Segment, budget: int) -> tuple[list[int], Fate]:
         drop, _ = _stepped_drop(len(prefix.text), budget * MAX_TOKEN_CHARACTERS)
@@ -164,12 +176,12 @@ class PromptBuilder:
         """Whole segments by rank while they fit; in the prompt, stable ones first, otherwise as sent."""
         order = sorted(context, key=lambda s: s.stability != "stable")
         bare = CodePrompt(Segment("prefix", ""))
-        bare_size = len(self._encode(bare)) if order else 0
+        bare_size = self._size(bare) if order else 0
         fates: dict[int, _Fitted] = {}
         for segment in sorted(order, key=lambda s: -s.rank):
             may_fit = len(segment.text) <= budget * MAX_TOKEN_CHARACTERS
             # What it adds to a prompt, its heading included.
-            size = len(self._encode(replace(bare, context=(segment,)))) - bare_size if may_fit else 0
+            size = self._size(replace(bare, context=(segment,))) - bare_size if may_fit else 0
             kept = may_fit and size <= budget
             budget -= size if kept else 0
             fates[id(segment)] = _Fitted(segment, size, "kept") if kept else _Fitted(segment, 0, "dropped")

@@ -90,8 +90,6 @@ class UmbrellaRequest:
     n: int = 1
     """Alternatives wanted. Reserved: one is returned."""
     stop: StopSpec = field(default_factory=StopSpec)
-    prefix_bytes: int = 0
-    """UTF-8 bytes of a partial word before the cursor that may be re-tokenised. Reserved."""
     speculative: bool = True
     """False decodes plainly, one token a pass, for comparison."""
 
@@ -100,8 +98,6 @@ class UmbrellaRequest:
             raise ValueError("version must be at least 1")
         if not 1 <= self.n <= 16:
             raise ValueError("n must be between 1 and 16")
-        if self.prefix_bytes < 0:
-            raise ValueError("prefix_bytes must not be negative")
 
 
 @dataclass(frozen=True, slots=True)

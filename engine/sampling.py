@@ -6,7 +6,7 @@ passes before it were shaped, on what was cached, or on what was drafted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,8 @@ class Choice:
 
     token: int
     logprob: float
-    """Natural log-probability under the target itself, before penalty, temperature and filters."""
+    """Natural log-probability under the target itself, before penalty, temperature and filters; among the
+    allowed tokens where not all are."""
 
 
 def uniform(seed: int, position: int) -> float:
@@ -45,6 +46,12 @@ def _penalise(logits: Tensor, history: Sequence[int], penalty: float) -> Tensor:
     seen = torch.tensor(sorted(set(history)), device=logits.device)
     values = logits[seen]
     return logits.index_put((seen,), torch.where(values > 0, values / penalty, values * penalty))
+
+
+def only(logits: Tensor, allowed: Collection[int]) -> Tensor:
+    """[vocab] logits with those outside `allowed` ruled out."""
+    kept = torch.tensor(sorted(allowed), device=logits.device)
+    return torch.full_like(logits, -torch.inf).index_copy(0, kept, logits[kept])
 
 
 def distribution(logits: Tensor, params: SamplingParams, history: Sequence[int]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from engine.healing import Debt
 from engine.protocol import StopReason, StopSpec
 
 
@@ -52,15 +53,22 @@ def settled(text: str, spec: StopSpec) -> int:
 
 
 class TextStream:
-    """Turns tokens into text until a stop rule ends it. The decoder's `StopRule`.
+    """Turns tokens into text until a stop rule ends it. The decoder's `StopRule` and `Constraint`.
 
     Text handed out by `take` is never withdrawn: nothing past the end is ever handed out.
     """
 
-    def __init__(self, decode: Callable[[int], str], end_tokens: Iterable[int], spec: StopSpec) -> None:
+    def __init__(
+        self,
+        decode: Callable[[int], str],
+        end_tokens: Iterable[int],
+        spec: StopSpec,
+        debt: Debt | None = None,
+    ) -> None:
         self._decode = decode
         self._end_tokens = frozenset(end_tokens)
         self._spec = spec
+        self._debt = debt
         self._text = ""
         self._taken = 0
         self._cut: Cut | None = None
@@ -69,9 +77,14 @@ class TextStream:
         """Take in one generated token; the reason to stop if it is the last."""
         if token in self._end_tokens:
             return StopReason.END
-        self._text += self._decode(token)
+        written = self._decode(token)
+        self._text += self._debt.pay(written) if self._debt else written
         self._cut = find_cut(self._text, self._spec)
         return self._cut.reason if self._cut else None
+
+    def allowed(self) -> frozenset[int] | None:
+        """The ids that may come next; None if any may."""
+        return self._debt.allowed() if self._debt else None
 
     @property
     def stop_string(self) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerFast
 
 from engine.errors import CheckpointError
 
+LONGEST_WORD = 80
+"""Characters that are looked at for the word at the cursor; a longer one is left as it is."""
 SHOWN_BEFORE = 6
 """Tokens of the prompt that the detokenizer is shown."""
 
@@ -64,6 +67,35 @@ class Tokenizer:
     def find_special(self, token: str) -> int | None:
         """The id of a special token, or None where the vocabulary lacks it."""
         return self._fast.token_to_id(token)
+
+    def reserve(self, tokens: Iterable[str]) -> None:
+        """Keep text from becoming one of `tokens`, where the vocabulary has it, and answers from showing it.
+
+        Qwen's and DeepSeek's tokenizers call the tokens around a cursor plain words, which text may hold.
+        """
+        known = [token for token in tokens if self.find_special(token) is not None]
+        self._fast.add_special_tokens([AddedToken(token, normalized=False) for token in known])
+
+    def last_word(self, text: str) -> str:
+        """The end of `text` that would be other tokens if more were typed: '' where nothing would.
+
+        Indentation is not: what follows a line break begins a token of its own.
+        """
+        tail = text[-LONGEST_WORD:]
+        pieces = self._fast.pre_tokenizer.pre_tokenize_str(tail) if self._fast.pre_tokenizer else []
+        if pieces:
+            word = tail[pieces[-1][1][0] :]
+        else:  # It splits nothing beforehand: only the last token is known to depend on what follows.
+            ids = self.encode(tail)
+            word = self.decode(ids[-1:])
+        sure = word.isascii() and "\n" not in word and len(word) < len(tail) and tail.endswith(word)
+        return word if sure else ""
+
+    def texts(self) -> list[tuple[int, str]]:
+        """Every id with the text it stands for by itself; '' for special tokens."""
+        ids = sorted(self.vocabulary().values())
+        texts = self._fast.decode_batch([[index] for index in ids], skip_special_tokens=True)
+        return list(zip(ids, texts, strict=True))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens left out."""

@@ -173,7 +173,7 @@ class Worker(Generic[S]):
             raise Cancelled
         if job.progress is None:
             built = backend.encode(request)
-            job.progress = Progress(built, backend.text(request, built.tokens))
+            job.progress = Progress(built, backend.text(request, built))
         progress, before = job.progress, job.progress.counts
         tokens = [*progress.prompt.tokens, *progress.emitted]
         steps = backend.generate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,12 @@ class TreeLimits:
     depth: int
     width: int
     num_beams: int
+    allowed: Collection[int] | None = None
+    """The ids that may follow the root; None if any may."""
+
+    def allows(self, token: int) -> bool:
+        """Whether `token` may follow the root."""
+        return self.allowed is None or token in self.allowed
 
 
 class DraftSession(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from heapq import nlargest
 from typing import cast
 
@@ -12,6 +12,7 @@ from engine.draft.base import TreeLimits
 from engine.kv_cache import KVCache
 from engine.model import Block, Transformer
 from engine.prefill import prefill
+from engine.sampling import only
 from engine.tree import TokenTree
 
 MIN_SCORE = 0.02
@@ -38,7 +39,7 @@ class ModelSession:
     ) -> None:
         if limits.depth < 1:
             return
-        probabilities = self._read(history, before_layer)
+        probabilities = self._read(history, limits.allowed, before_layer)
         frontier = [0]
         drafted: list[int] = []
         rows: dict[int, int] = {}
@@ -51,14 +52,19 @@ class ModelSession:
                 break
             probabilities = self._run_tree(tree, drafted, rows, frontier, before_layer)
 
-    def _read(self, history: Sequence[int], before_layer: Callable[[int], None]) -> torch.Tensor:
-        """Bring the cache up to `history`; probabilities of what follows it [1, vocab]."""
+    def _read(
+        self,
+        history: Sequence[int],
+        allowed: Collection[int] | None,
+        before_layer: Callable[[int], None],
+    ) -> torch.Tensor:
+        """Bring the cache up to `history`; probabilities of what may follow it [1, vocab]."""
         self._cache.truncate(min(self._cache.common_prefix(history), len(history) - 1))
         prefill(self._model, self._cache, history, before_layer)
         pending = list(history[self._cache.length :])
         logits = self._model.forward(Block.chain(pending), self._cache, [len(pending) - 1], before_layer)
         self._cache.keep(range(len(pending)), pending)
-        return logits.softmax(-1)
+        return (logits if allowed is None else only(logits[0], allowed)[None]).softmax(-1)
 
     def _run_tree(
         self,

@@ -58,6 +58,8 @@ class NgramSession:
         tree: TokenTree, history: Sequence[int], start: int, confidence: float, limits: TreeLimits
     ) -> None:
         node = 0
+        if start < len(history) and not limits.allows(history[start]):
+            return
         for token in history[start : start + limits.depth]:
             node = tree.add(node, token, confidence)
 

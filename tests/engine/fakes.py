@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from engine.backend import Load, Text
+from engine.backend import BuiltPrompt, Load, Text
 from engine.cli import main
 from engine.client import Endpoint, ask_to_drain, fetch_health
 from engine.config import EngineConfig
@@ -93,7 +93,7 @@ class FakeBackend:
             raise RequestError("prompt: token ids must be below 256", "prompt")
         return FakePrompt(prompt.tokens)
 
-    def text(self, request: GenerationRequest, _prompt: Sequence[int]) -> TextStream:
+    def text(self, request: GenerationRequest, _prompt: BuiltPrompt) -> TextStream:
         return TextStream(chr, {END}, request.stop)
 
     def new_slot(self) -> FakeSlot:

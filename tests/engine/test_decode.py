@@ -1,6 +1,7 @@
 """Speculation changes how fast text comes, never which text."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,60 @@ def tokens_of(steps: Sequence[Step]) -> list[int]:
 def plain(target: Transformer, params: SamplingParams = GREEDY, prompt: Sequence[int] = PROMPT) -> list[int]:
     decoder = Decoder(target, [], LIMITS, CONTEXT)
     return tokens_of(run(decoder, decoder.new_slot(), prompt, params))
+
+
+class Narrow:
+    """Allows a few tokens for a while; as a stop rule it only counts."""
+
+    def __init__(self, until: int) -> None:
+        self.pushed = 0
+        self.until = until
+
+    def push(self, token: int) -> StopReason | None:
+        assert self.allowed() is None or token in (self.allowed() or ())
+        self.pushed += 1
+        return None
+
+    def allowed(self) -> set[int] | None:
+        return {self.pushed + 5, self.pushed + 9, 23} if self.pushed < self.until else None
+
+
+@pytest.mark.parametrize("params", [GREEDY, SAMPLED, PENALISED], ids=["greedy", "sampled", "penalised"])
+@pytest.mark.parametrize("until", [1, 3])
+def test_under_a_constraint_text_is_what_plain_decoding_under_it_gives(
+    until: int, params: SamplingParams, target: Transformer, checkpoints: dict[str, Checkpoint]
+):
+    draft = Transformer.load(checkpoints["draft"], "cpu", "fp32")
+    drafters = [NgramDrafter(), ModelDrafter(draft, CONTEXT, LIMITS), Scripted(full_width)]
+    texts: list[list[int]] = []
+    for speculative in (False, True):
+        decoder, narrow = Decoder(target, drafters, LIMITS, CONTEXT), Narrow(until)
+        steps = decoder.generate(
+            PROMPT,
+            decoder.new_slot(),
+            params,
+            narrow,
+            max_tokens=18,
+            speculative=speculative,
+            before_layer=lambda _: None,
+            constraint=narrow,
+        )
+        texts.append(tokens_of(list(steps)))
+    assert texts[0] == texts[1]
+    assert texts[0] != plain(target, params)
+
+
+def test_drafters_propose_only_what_may_follow_the_root(
+    target: Transformer, checkpoints: dict[str, Checkpoint]
+):
+    model = Transformer.load(checkpoints["draft"], "cpu", "fp32")
+    limits = replace(LIMITS, allowed={3, 4, 5})
+    for drafter in (NgramDrafter(), ModelDrafter(model, CONTEXT, LIMITS)):
+        tree = TokenTree.root(7)
+        drafter.open(drafter.new_cache()).grow(tree, [8, 7, 3, 8, 7, 9, 8, 7], limits, lambda _: None)
+        first = {tree.tokens[node] for node in range(1, len(tree)) if tree.parents[node] == 0}
+        assert first
+        assert first <= {3, 4, 5}
 
 
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED, PENALISED], ids=["greedy", "sampled", "penalised"])

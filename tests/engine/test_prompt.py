@@ -5,7 +5,7 @@ import pytest
 from engine.errors import RequestError
 from engine.prompt import PromptBuilder, trim_start
 from engine.protocol import Segment
-from engine.templates import TEMPLATES
+from engine.templates import TEMPLATES, CodePrompt, CodeTemplate, Piece, Special, Text
 from engine.tokenizer import Tokenizer
 from tests.engine.tiny_tokenizer import write_tokenizer
 
@@ -45,6 +45,20 @@ def test_typing_only_appends_to_the_prompt(tokenizer: Tokenizer):
     assert after[: len(before)] == before
 
 
+def test_a_template_may_put_the_prefix_in_the_middle(tokenizer: Tokenizer):
+    def render(prompt: CodePrompt) -> list[Piece]:
+        suffix = prompt.suffix or Segment("suffix", "")
+        prefix: list[Piece] = [Special("<|python_tag|>"), Text(prompt.prefix.text, prompt.prefix)]
+        return [*prefix, Special("<|eot_id|>"), Text(suffix.text, suffix), Special("<|eom_id|>")]
+
+    prompts = PromptBuilder(CodeTemplate("middle", render, ("<|end_of_text|>",)), tokenizer, 200)
+    built = prompts.code([PREFIX, SUFFIX], "a.py", "python", 50)
+    assert as_text(tokenizer, built.tokens) == f"<|python_tag|>{PREFIX.text}<|eot_id|>{SUFFIX.text}<|eom_id|>"
+    overlong = prompts.code([Segment("prefix", PREFIX.text * 50), SUFFIX], "a.py", "python", 50)
+    assert len(overlong.tokens) + 50 <= 200
+    assert as_text(tokenizer, overlong.tokens).endswith(f"{PREFIX.text}<|eot_id|>{SUFFIX.text}<|eom_id|>")
+
+
 def test_an_overlong_prefix_loses_its_beginning_in_steps_that_typing_seldom_crosses(tokenizer: Tokenizer):
     prompts = builder(tokenizer, 400)
     code = "".join(f"value{n} = add({n}, {n})\n" for n in range(60))
@@ -54,8 +68,8 @@ def test_an_overlong_prefix_loses_its_beginning_in_steps_that_typing_seldom_cros
         assert len(built.tokens) + 50 <= 400
         assert built.fates[0].fate == "trimmed"
         kept = as_text(tokenizer, built.tokens).split("<|python_tag|>")[1]
-        assert code[:end].endswith(kept)
-        starts.append(end - len(kept))
+        assert code[:end].endswith(kept + built.owed)
+        starts.append(end - len(kept) - len(built.owed))
     assert len(set(starts)) <= len(starts) / 8
 
 

@@ -70,16 +70,17 @@ def text_of(decoder: Decoder, slot: Slot, prompt: Sequence[int], *, speculative:
 def complete(engine: LoadedEngine, prefix: str, suffix: str = "") -> str:
     """What the engine writes after `prefix`, up to the line's end."""
     segments = (Segment("prefix", prefix), Segment("suffix", suffix))
-    prompt = engine.prompts.code(segments, "app/module.py", "python", 32).tokens
-    stream = engine.text_stream(prompt, StopSpec(max_lines=1))
+    prompt = engine.prompts.code(segments, "app/module.py", "python", 32)
+    stream = engine.text_stream(prompt.tokens, StopSpec(max_lines=1), prompt.owed)
     for _ in engine.decoder.generate(
-        prompt,
+        prompt.tokens,
         engine.decoder.new_slot(),
         SamplingParams(),
         stream,
         max_tokens=32,
         speculative=True,
         before_layer=lambda _: None,
+        constraint=stream,
     ):
         pass
     return stream.finish()

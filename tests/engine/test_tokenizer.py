@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,21 @@ def test_a_tokenizer_that_cannot_be_parsed_is_refused_by_name(tmp_path: Path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
         Tokenizer.load(tmp_path)
+
+
+def test_text_never_becomes_a_token_that_is_reserved_though_its_file_calls_it_plain(tmp_path: Path):
+    write_tokenizer(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    plain = json.loads(file.read_text())
+    plain["added_tokens"].append(
+        {**plain["added_tokens"][0], "id": 1000, "content": "<|mid|>", "special": False}
+    )
+    file.write_text(json.dumps(plain))
+    tokenizer = Tokenizer.load(tmp_path)
+    token = tokenizer.special("<|mid|>")
+    assert tokenizer.encode("<|mid|>") == [token]
+    tokenizer.reserve(["<|mid|>", "<|nosuch|>"])
+    assert token not in tokenizer.encode("<|mid|>")
+    assert tokenizer.special("<|mid|>") == token
+    assert tokenizer.find_special("<|nosuch|>") is None
+    assert tokenizer.decode([token]) == ""

@@ -1,0 +1,61 @@
+"""Token healing: the word at the cursor is taken back from the prompt, and the answer has to begin with it.
+
+A tokenizer that ends at ``self.na`` splits that unlike any text a model has seen, where ``.name`` is one
+token. So the prompt ends before the word, and until the word is written again only tokens may come that
+agree with it (the idea: guidance, "The art of prompt design: prompt boundaries and token healing", 2023).
+Knows nothing of prompts or models.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from functools import lru_cache
+
+
+class Beginnings:
+    """Finds the tokens that agree with a text that has to be written next."""
+
+    def __init__(self, texts: Iterable[tuple[int, str]]) -> None:
+        """`texts`: ids with what each writes; those that write nothing are never allowed."""
+        self._sorted = sorted((text, token) for token, text in texts if text)
+        self._texts = [text for text, _ in self._sorted]
+        self.of = lru_cache(maxsize=64)(self._of)
+
+    def _of(self, owed: str) -> frozenset[int]:
+        """Ids of the tokens that begin with `owed` or that `owed` begins with."""
+        found: set[int] = set()
+        for length in range(1, len(owed) + 1):
+            found |= self._range(owed[:length], exact=length < len(owed))
+        return frozenset(found)
+
+    def _range(self, text: str, *, exact: bool) -> set[int]:
+        found: set[int] = set()
+        for at in range(bisect_left(self._texts, text), len(self._texts)):
+            known, token = self._sorted[at]
+            if not (known == text if exact else known.startswith(text)):
+                break
+            found.add(token)
+        return found
+
+
+class Debt:
+    """What of a word is still to be written again. Belongs to one answer."""
+
+    def __init__(self, owed: str, beginnings: Beginnings) -> None:
+        self._owed = owed
+        self._beginnings = beginnings
+
+    def allowed(self) -> frozenset[int] | None:
+        """The ids that agree with what is owed; None if nothing is, or none agrees."""
+        return (self._beginnings.of(self._owed) or None) if self._owed else None
+
+    def pay(self, written: str) -> str:
+        """Take in a token's text; what of it is new."""
+        owed, self._owed = self._owed, ""
+        if written.startswith(owed):
+            return written[len(owed) :]
+        if owed.startswith(written):
+            self._owed = owed[len(written) :]
+            return ""
+        return written  # None agreed: the word is given up.
