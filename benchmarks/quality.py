@@ -1,209 +1,210 @@
-"""How good the pair is on packages it never saw, and what speculation does there.
+"""How good the pair is on packages it never saw, beside what needs no model, and what speculation does there.
 
 ``python -m benchmarks.quality --work DIR`` fetches the held-out wheels that ``corpus.json`` pins, puts
-cursors into them, and reports loss, exact matches beside a copying baseline, tokens per pass, and
-every place where speculation and plain decoding chose differently, with the gap between the two best
-logits there.
+cursors into them and completes each; ``--prompts FILE`` completes the user's own instead. Reported for each
+position of the cursor and overall: exact matches, edit similarity, whether files still parse; tokens a
+pass by drafter; what a confidence is worth; and every place where speculation and plain decoding chose
+differently, with the gap between the two best logits there.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
-import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 
-import torch
+from rich.console import Console
 from rich.progress import track
 
+from benchmarks.baselines import copied, most_frequent
+from benchmarks.cursors import POSITIONS, Cursor, Position, cursors, read_prompts
+from benchmarks.judge import CHAIN, SHIPPED, TREE, Answer, Judge, shown
 from benchmarks.report import print_report
+from benchmarks.scoring import Calibration, Scores, calibrate, line_matches, score
 from engine.config import EngineConfig, load
-from engine.decode import Step
+from engine.errors import UmbrellaError
 from engine.loaded import LoadedEngine
-from engine.model import Block
-from engine.protocol import Segment, StopSpec
-from engine.sampling import SamplingParams
-from engine.training.corpus import Corpus, SourceFile
-from engine.training.prepare import CORPUS, fetch
+from engine.training.corpus import Corpus
 
-PREFIX_LINES, SUFFIX_LINES, MAX_TOKENS = 60, 15, 48
 NOISE = 1e-3
 """Logits of float32 passes of different shapes differ by less than this; measured about 1e-5."""
+LINES: tuple[Position, ...] = ("next_line", "line_end")
+"""What `line_exact_match` is over: where a line is expected to its end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cursor:
-    """A place in a held-out file: what stands before and after it, and how its line went on."""
+class Quality:
+    """What was measured."""
 
-    file: SourceFile
-    prefix: str
-    suffix: str
-    expected: str
-    whole_line: bool
-
-
-def cursors(files: Sequence[SourceFile], count: int, seed: int) -> Iterator[Cursor]:
-    """Random lines, alternately to be written whole and from somewhere within."""
-    rng = random.Random(seed)
-    while count:
-        file = rng.choice(files)
-        lines = file.text.split("\n")
-        at = rng.randrange(len(lines))
-        line = lines[at]
-        code = line.strip()
-        if at < 5 or len(code) < 4 or code.startswith("#"):
-            continue
-        indent = len(line) - len(line.lstrip())
-        whole = count % 2 == 0
-        column = indent if whole else rng.randrange(indent + 1, len(line))
-        before = [*lines[max(0, at - PREFIX_LINES) : at], line[:column]]
-        after = lines[at + 1 : at + 1 + SUFFIX_LINES]
-        yield Cursor(file, "\n".join(before), "\n" + "\n".join(after), line[column:], whole)
-        count -= 1
+    scores: Mapping[Position, Mapping[str, Scores]]
+    """By position, then by who answered: the model or a baseline. Positions without cursors are left out."""
+    calibrations: Mapping[str, Calibration]
+    """Of two confidences, against exact matches of the first line."""
+    figures: Mapping[str, object]
+    """All of it, as the document has it."""
 
 
-def copied(cursor: Cursor) -> str:
-    """The baseline: go on as the nearest similar line above did."""
-    *above, left = cursor.prefix.split("\n")
-    if not cursor.whole_line:
-        for line in reversed(above):
-            if line.strip().startswith(left.strip()):
-                return line.strip()[len(left.strip()) :]
-    previous = above[-1].strip() if above else ""
-    _, best = max(
-        ((difflib.SequenceMatcher(None, a.strip(), previous).ratio(), b) for a, b in pairwise(above)),
-        default=(0.0, ""),
-    )
-    return best.strip()
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One cursor answered twice: with speculation and plainly."""
-
-    text: str
-    tokens: tuple[int, ...]
-    last: Step
-    plain_tokens: tuple[int, ...]
-    loss: float
-    gap: float | None
-    """Where the two diverge: the target's best logit less its second best."""
-
-
-class Judge:
-    """Asks a loaded engine, without a server between."""
-
-    def __init__(self, engine: LoadedEngine) -> None:
-        self._engine = engine
-
-    def ask(self, cursor: Cursor) -> Answer:
-        """Complete the cursor's line."""
-        segments = (Segment("prefix", cursor.prefix), Segment("suffix", cursor.suffix))
-        prompt = self._engine.prompts.code(segments, cursor.file.path, "python", MAX_TOKENS).tokens
-        text, steps = self._generate(prompt, speculative=True)
-        _, plain = self._generate(prompt, speculative=False)
-        tokens, plain_tokens = _tokens(steps), _tokens(plain)
-        agreed = next((i for i, (a, b) in enumerate(zip(tokens, plain_tokens, strict=False)) if a != b), None)
-        gap = None if agreed is None else self._gap([*prompt, *tokens[:agreed]])
-        return Answer(text, tokens, steps[-1], plain_tokens, self._loss(prompt, cursor.prefix), gap)
-
-    def _generate(self, prompt: Sequence[int], *, speculative: bool) -> tuple[str, list[Step]]:
-        decoder = self._engine.decoder
-        stream = self._engine.text_stream(prompt, StopSpec(max_lines=1))
-        steps = list(
-            decoder.generate(
-                prompt,
-                decoder.new_slot(),
-                SamplingParams(),
-                stream,
-                max_tokens=MAX_TOKENS,
-                speculative=speculative,
-                before_layer=lambda _: None,
-            )
-        )
-        return stream.finish(), steps
-
-    def _logits(self, tokens: Sequence[int], rows: range) -> torch.Tensor:
-        decoder = self._engine.decoder
-        return decoder.target.forward(Block.chain(tokens), decoder.new_slot().target, rows, lambda _: None)
-
-    def _gap(self, tokens: Sequence[int]) -> float:
-        best = self._logits(tokens, range(len(tokens) - 1, len(tokens)))[0].topk(2).values
-        return float(best[0] - best[1])
-
-    def _loss(self, prompt: Sequence[int], prefix: str) -> float:
-        """Mean nats a token of the code before the cursor."""
-        code = min(len(self._engine.tokenizer.encode(prefix)), len(prompt) - 1)
-        rows = range(len(prompt) - code - 1, len(prompt) - 1)
-        wanted = torch.tensor(prompt[len(prompt) - code :])
-        return float(torch.nn.functional.cross_entropy(self._logits(prompt, rows).cpu(), wanted))
-
-
-def _tokens(steps: Sequence[Step]) -> tuple[int, ...]:
-    return tuple(token for step in steps for token in step.tokens)
-
-
-def held_out(work: Path) -> list[SourceFile]:
+def held_out(work: Path) -> Corpus:
     """Cleaned files of the held-out packages."""
+    # Needs what the extra `train` installs; prompts of the user's own do not.
+    from engine.training.prepare import CORPUS, fetch
+
     corpus = Corpus()
     for wheel in fetch(json.loads(CORPUS.read_text())["held_out"], work / "wheels"):
         corpus.add_wheel(wheel)
-    return corpus.files
+    return corpus
 
 
-def measure(engine: LoadedEngine, places: Sequence[Cursor]) -> dict[str, object]:
-    """All figures over `places`."""
-    judge = Judge(engine)
-    answers = [judge.ask(place) for place in track(places, "completing")]
-    pairs = list(zip(places, answers, strict=True))
-    gaps = [answer.gap for answer in answers if answer.gap is not None]
+def overall(places: Sequence[Cursor], texts: Sequence[str]) -> dict[str, float | None]:
+    """One answerer's figures over all positions that each of them is about."""
 
-    def share(hits: Sequence[bool]) -> float:
-        return round(mean(hits), 4)
+    def over(*positions: Position) -> Scores:
+        chosen = [(p, t) for p, t in zip(places, texts, strict=True) if p.position in positions]
+        return score([place for place, _ in chosen], [text for _, text in chosen])
 
-    def exact(*, whole_line: bool) -> float:
-        return share([a.text.strip() == p.expected.strip() for p, a in pairs if p.whole_line == whole_line])
-
-    def baseline(*, whole_line: bool) -> float:
-        return share([copied(p) == p.expected.strip() for p, _ in pairs if p.whole_line == whole_line])
-
+    everywhere = over(*POSITIONS)
     return {
-        "prompts": len(pairs),
-        "loss": round(mean(answer.loss for answer in answers), 4),
-        "line_exact_match": share([a.text.strip() == p.expected.strip() for p, a in pairs]),
-        "copy_baseline": share([copied(p) == p.expected.strip() for p, _ in pairs]),
-        "whole_line": {"exact_match": exact(whole_line=True), "copy_baseline": baseline(whole_line=True)},
-        "rest_of_line": {"exact_match": exact(whole_line=False), "copy_baseline": baseline(whole_line=False)},
-        "edit_similarity": round(
-            mean(difflib.SequenceMatcher(None, a.text, p.expected).ratio() for p, a in pairs), 4
-        ),
-        "tokens_per_pass": round(
-            sum(a.last.counts.generated for a in answers) / sum(a.last.counts.target_passes for a in answers),
+        "line_exact_match": over(*LINES).exact_match,
+        "block_exact_match": over("block").exact_match,
+        "edit_similarity": everywhere.edit_similarity,
+        "parse_success": everywhere.parse_success,
+        "empty": everywhere.empty,
+    }
+
+
+def by_position(
+    places: Sequence[Cursor], answers: Mapping[str, Sequence[str]]
+) -> dict[Position, dict[str, Scores]]:
+    """Scores at each position that `places` [n] have, of each list of `answers` [n]."""
+    found: dict[Position, dict[str, Scores]] = {}
+    for position in POSITIONS:
+        at = [index for index, place in enumerate(places) if place.position == position]
+        if at:
+            here = [places[index] for index in at]
+            found[position] = {
+                name: score(here, [texts[index] for index in at]) for name, texts in answers.items()
+            }
+    return found
+
+
+def calibrations(places: Sequence[Cursor], answers: Sequence[Answer]) -> dict[str, Calibration]:
+    """How far each confidence can be relied on, over the answers that are not empty."""
+    given = [(place, answer) for place, answer in zip(places, answers, strict=True) if answer.text]
+    correct = [line_matches(place, answer.text) for place, answer in given]
+    return {
+        "token_likelihood": calibrate([answer.token_likelihood for _, answer in given], correct),
+        "likelihood": calibrate([answer.likelihood for _, answer in given], correct),
+    }
+
+
+def tokens_per_pass(answers: Sequence[Answer]) -> dict[str, float]:
+    """Tokens a pass of the target gave, by drafter."""
+    return {
+        name: round(
+            sum(answer.counts[name].generated for answer in answers)
+            / sum(answer.counts[name].target_passes for answer in answers),
             3,
-        ),
+        )
+        for name in answers[0].counts
+    }
+
+
+def divergences(answers: Sequence[Answer]) -> dict[str, object]:
+    """Where speculation and plain decoding differ, and how often by more than rounding explains."""
+    gaps = [answer.gap for answer in answers if answer.gap is not None]
+    return {
         "divergences": len(gaps),
         "divergence_gaps": [round(gap, 7) for gap in gaps],
         "unexplained_divergences": sum(gap > NOISE for gap in gaps),
     }
 
 
-def main() -> None:
-    """The command line."""
+def measure(ask: Callable[[Cursor], Answer], places: Sequence[Cursor]) -> Quality:
+    """All figures over `places` [at least 1], as `ask` answers them. Shows its progress on stderr."""
+    answers = [ask(place) for place in track(places, "completing", console=Console(stderr=True))]
+    texts = {
+        "model": [answer.text for answer in answers],
+        "copied": [shown(place, copied(place)) for place in places],
+        "most_frequent": [shown(place, most_frequent(place)) for place in places],
+    }
+    baselines = {name: overall(places, texts[name]) for name in ("copied", "most_frequent")}
+    scores, confidences = by_position(places, texts), calibrations(places, answers)
+    passes = tokens_per_pass(answers)
+    losses = [answer.loss for answer in answers if answer.loss is not None]
+    figures: dict[str, object] = {
+        "prompts": len(places),
+        "loss": round(mean(losses), 4) if losses else None,
+        **overall(places, texts["model"]),
+        "copy_baseline": baselines["copied"]["line_exact_match"],
+        "baselines": baselines,
+        "by_position": {
+            position: {name: asdict(scored) for name, scored in found.items()}
+            for position, found in scores.items()
+        },
+        "tokens_per_pass": passes[SHIPPED],
+        "by_drafter": passes,
+        "tree_over_chain": round(passes[TREE] / passes[CHAIN], 3) if CHAIN in passes else None,
+        "calibration": {name: asdict(found) for name, found in confidences.items()},
+        **divergences(answers),
+    }
+    return Quality(scores, confidences, figures)
+
+
+def picture_of() -> Callable[[Quality, Path], None]:
+    """What draws a picture. Ends the program if it cannot, before anything long begins."""
+    try:
+        from benchmarks.plot import draw
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"--plot needs {error.name}: pip install {error.name}") from error
+    return lambda quality, path: draw(quality.scores, quality.calibrations, path)
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options. Ends the program with a message about what cannot be used, before anything long begins."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--work", type=Path, required=True, help="folder that keeps the held-out wheels")
-    parser.add_argument("--prompts", type=int, default=200, metavar="N")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--work", type=Path, metavar="DIR", help="folder that keeps the held-out wheels")
+    where.add_argument("--prompts", type=Path, metavar="FILE", help="JSON lines: prefix, suffix, expected")
+    parser.add_argument("--prompts-per-position", type=int, default=100, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--config", type=Path, help="engine configuration; the bundled pair without")
-    options = parser.parse_args()
-    config = load(options.config) if options.config else EngineConfig()
-    engine = LoadedEngine.load(config, lambda _: None)
-    places = list(cursors(held_out(options.work), options.prompts, options.seed))
-    print_report("quality", measure(engine, places))
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="picture of the figures, .svg or .png")
+    options = parser.parse_args(arguments)
+    if options.prompts_per_position < 1:
+        parser.error("--prompts-per-position must be at least 1")
+    if options.plot and options.plot.suffix not in (".svg", ".png"):
+        parser.error(f"--plot draws .svg or .png, not {options.plot}")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    options = parse_arguments(arguments)
+    draw = picture_of() if options.plot else None
+    try:
+        config = load(options.config) if options.config else EngineConfig()
+        corpus = held_out(options.work) if options.work else Corpus()
+        places = (
+            read_prompts(options.prompts)
+            if options.prompts
+            else cursors(corpus.files, options.prompts_per_position, options.seed)
+        )
+        engine = LoadedEngine.load(config, lambda _: None)
+    except (UmbrellaError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    quality = measure(Judge(engine, config).ask, places)
+    asked = {
+        "config": {"model": config.model, "draft_model": config.draft_model, "digest": config.digest()},
+        "seed": options.seed,
+        "packages": {source.package: source.version for source in corpus.sources},
+    }
+    print_report("quality", {**asked, **quality.figures})
+    # Last, so that a folder that cannot be written to costs the picture and no figure.
+    if draw:
+        draw(quality, options.plot)
 
 
 if __name__ == "__main__":

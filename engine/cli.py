@@ -1,4 +1,4 @@
-"""``umbrella-engine serve|status|stop``.
+"""``umbrella-engine serve|status|stop|train-draft``.
 
 Exit codes: 0 done, 1 it failed, 2 bad usage or configuration, 3 no engine runs.
 """
@@ -22,10 +22,11 @@ from engine.backend import Backend
 from engine.client import ask_to_drain
 from engine.config import EngineConfig
 from engine.config import load as load_config
-from engine.errors import EngineUnavailable, UmbrellaError
+from engine.errors import EngineUnavailable, TrainingError, UmbrellaError
 from engine.launch import probe
 from engine.protocol import Health
 from engine.runtime import RuntimeDir
+from engine.training import command as train_draft
 
 LoadEngine = Callable[[EngineConfig, Callable[[float], None]], Backend[Any]]
 
@@ -48,9 +49,13 @@ def main(arguments: Sequence[str] | None = None, *, load: LoadEngine = load_engi
     try:
         if options.command == "serve":
             return _serve(options, load)
+        if options.command == "train-draft":
+            return train_draft.run(options, _say)
         return _status(options) if options.command == "status" else _stop()
     except UmbrellaError as error:
         _say(str(error))
+        if isinstance(error, TrainingError):
+            return FAILED
         return NO_ENGINE if isinstance(error, EngineUnavailable) else USAGE
 
 
@@ -69,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="say whether an engine runs, and in which state")
     status.add_argument("--json", action="store_true", help="the engine's /health as it is")
     commands.add_parser("stop", help="let the engine finish what it has begun, and end it")
+    train_draft.add_arguments(
+        commands.add_parser("train-draft", help="train a draft for a target on your own code")
+    )
     return parser
 
 

@@ -6,6 +6,7 @@
     ├── ConfigError          a configuration that cannot be used: names the key and what is allowed
     ├── CheckpointError      a checkpoint that cannot be used: names the file and the tensor
     ├── RequestError         a request that cannot be served: names the field
+    ├── TrainingError        a corpus or a run that cannot be trained on: says what it lacks
     └── EngineUnavailable    no engine answers, or it cannot answer now
         ├── EngineGone       nothing answers, or what did has stopped in the middle
         └── ProtocolMismatch the engine that answers speaks another version
@@ -37,6 +38,10 @@ class RequestError(UmbrellaError):
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(message)
         self.field = field
+
+
+class TrainingError(UmbrellaError):
+    """A corpus, a plan or a checkpoint that cannot be trained with, or a run that had to stop."""
 
 
 class EngineUnavailable(UmbrellaError):

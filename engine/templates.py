@@ -1,8 +1,10 @@
 """Prompt templates: how segments become one prompt, as text. Knows nothing of tokens or budgets.
 
 A prompt is a list of pieces. A `Special` names one special token; a `Text` is encoded without ever
-becoming one, so a file that contains ``<|eot_id|>`` stays data. Order is stable first, cursor last:
-keystrokes only append, and everything before them stays in the KV cache.
+becoming one, so a file that contains ``<|eot_id|>`` stays data. Order is stable first, cursor last
+where a format allows it: keystrokes only append, and everything before them stays in the KV cache. A
+model that was only ever trained with the suffix behind the prefix gets it there, at the price of the
+suffix being read again at every keystroke; the prefix is the piece whose `segment` is the prompt's.
 
 `PROMPT_FORMAT` changes whenever a rendered prompt changes, because the bundled pair is trained on
 exactly this rendering.
@@ -10,9 +12,10 @@ exactly this rendering.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from engine.errors import ConfigError
 from engine.protocol import Segment
 
 PROMPT_FORMAT = "llama3-code/1"
@@ -29,7 +32,7 @@ class Special:
 class Text:
     """Text that is never parsed for special tokens.
 
-    `segment` is the index of the `CodePrompt` part it came from, or None for the template's own words.
+    `segment` is the `CodePrompt` part it came from, or None for the template's own words.
     """
 
     text: str
@@ -57,6 +60,14 @@ class CodeTemplate:
     name: str
     render: Callable[[CodePrompt], list[Piece]]
     end_tokens: tuple[str, ...]
+    """The first is the one that training writes behind an answer."""
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """The special tokens a tokenizer must have for this template, in the order they are written."""
+        rendered = self.render(CodePrompt(Segment("prefix", ""), context=(Segment("snippet", ""),)))
+        tokens = [piece.token for piece in rendered if isinstance(piece, Special)]
+        return tuple(dict.fromkeys([*tokens, self.end_tokens[0]]))
 
 
 def _turn(role: str) -> list[Piece]:
@@ -84,6 +95,109 @@ def _llama3_code(prompt: CodePrompt) -> list[Piece]:
     return pieces
 
 
+REPOSITORY = "repository"
+"""Stands where a format wants the repository's name, which no request tells."""
+HASH_COMMENTS = {"", "python", "shellscript", "toml", "yaml"}
+
+
+def _suffix(prompt: CodePrompt) -> list[Piece]:
+    return [Text(prompt.suffix.text, prompt.suffix)] if prompt.suffix is not None else []
+
+
+def _path_comment(path: str, language: str) -> Text:
+    """How a file begins where a format has no token for its path."""
+    return Text(f"{'#' if language in HASH_COMMENTS else '//'} {path}\n")
+
+
+def _qwen_coder(prompt: CodePrompt) -> list[Piece]:
+    """Prefix, suffix, middle, other files in front (Hui et al. 2024, "Qwen2.5-Coder Technical Report")."""
+    pieces: list[Piece] = []
+    if prompt.context:
+        pieces += [Special("<|repo_name|>"), Text(f"{REPOSITORY}\n")]
+        for segment in prompt.context:
+            pieces += [Special("<|file_sep|>"), Text(f"{segment.path}\n")]
+            pieces += [Text(segment.text, segment), Text("\n")]
+        pieces += [Special("<|file_sep|>"), Text(f"{prompt.path}\n")]
+    pieces += [Special("<|fim_prefix|>"), Text(prompt.prefix.text, prompt.prefix)]
+    return [*pieces, Special("<|fim_suffix|>"), *_suffix(prompt), Special("<|fim_middle|>")]
+
+
+def _starcoder2(prompt: CodePrompt) -> list[Piece]:
+    """Prefix, suffix, middle (Lozhkov et al. 2024, "StarCoder 2 and The Stack v2", section 5.1).
+
+    With other files around, the path stands within what is cut, behind ``<fim_prefix>``.
+    """
+    pieces: list[Piece] = []
+    if prompt.context:
+        pieces += [Special("<repo_name>"), Text(REPOSITORY)]
+        for segment in prompt.context:
+            pieces += [Special("<file_sep>"), Text(f"{segment.path}\n"), Text(segment.text, segment)]
+        pieces += [Special("<file_sep>"), Special("<fim_prefix>"), Text(f"{prompt.path}\n")]
+    else:
+        pieces += [Special("<fim_prefix>")]
+    pieces += [Text(prompt.prefix.text, prompt.prefix)]
+    return [*pieces, Special("<fim_suffix>"), *_suffix(prompt), Special("<fim_middle>")]
+
+
+def _one_document(prompt: CodePrompt) -> list[Piece]:
+    """Other files and the code before the cursor, each file below a comment with its path."""
+    pieces: list[Piece] = []
+    for segment in prompt.context:
+        pieces += [_path_comment(segment.path, prompt.language), Text(segment.text, segment), Text("\n")]
+    if prompt.context:
+        pieces += [_path_comment(prompt.path, prompt.language)]
+    return [*pieces, Text(prompt.prefix.text, prompt.prefix)]
+
+
+def _codellama(prompt: CodePrompt) -> list[Piece]:
+    """Suffix, prefix, middle: half of what Code Llama was taught (Rozière et al. 2023, section 2.3).
+
+    There is no token for other files: they stand before the cursor's own, as if they were one with it.
+    """
+    pieces = [Special("<s>"), Special("▁<PRE>"), Special("▁<SUF>"), *_suffix(prompt), Special("▁<MID>")]
+    return [*pieces, *_one_document(prompt)]
+
+
+def _deepseek_coder(prompt: CodePrompt) -> list[Piece]:
+    """Prefix, suffix, middle (Guo et al. 2024, "DeepSeek-Coder", section 3.1).
+
+    Training cut whole repositories joined into one document, so other files belong to the prefix.
+    """
+    pieces: list[Piece] = [Special("<｜begin▁of▁sentence｜>"), Special("<｜fim▁begin｜>")]
+    pieces += _one_document(prompt)
+    return [*pieces, Special("<｜fim▁hole｜>"), *_suffix(prompt), Special("<｜fim▁end｜>")]
+
+
+_QWEN_ENDS = (
+    *("<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"),
+    *("<|repo_name|>", "<|file_sep|>", "<|im_start|>", "<|im_end|>"),
+)
+"""Qwen2.5-Coder's README stops at all of these."""
+
 TEMPLATES: dict[str, CodeTemplate] = {
-    "llama3-code": CodeTemplate("llama3-code", _llama3_code, ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>")),
+    template.name: template
+    for template in (
+        CodeTemplate("llama3-code", _llama3_code, ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>")),
+        CodeTemplate("qwen2.5-coder", _qwen_coder, _QWEN_ENDS),
+        CodeTemplate("starcoder2", _starcoder2, ("<|endoftext|>", "<file_sep>", "<repo_name>")),
+        CodeTemplate("codellama", _codellama, ("▁<EOT>", "</s>")),
+        CodeTemplate("deepseek-coder", _deepseek_coder, ("<｜end▁of▁sentence｜>", "<|EOT|>")),
+    )
 }
+
+
+def template_for(tokens: Collection[str]) -> CodeTemplate:
+    """The template whose special tokens are all among `tokens`, a tokenizer's vocabulary or its added tokens.
+
+    Raises ConfigError where none fits, with what each template lacks.
+    """
+    lacking: list[str] = []
+    for template in TEMPLATES.values():
+        missing = [token for token in template.special_tokens if token not in tokens]
+        if not missing:
+            return template
+        lacking.append(f"{template.name} needs {' '.join(missing)}")
+    raise ConfigError(
+        f"the tokenizer has the special tokens of no prompt template: {'; '.join(lacking)}. Choose a model "
+        "that was trained to fill in code."
+    )

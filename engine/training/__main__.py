@@ -8,45 +8,63 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from transformers import LlamaForCausalLM
-
 from engine.training.card import write_card
-from engine.training.prepare import VOCABULARY, prepare
+from engine.training.draft import DraftJob, train_draft
+from engine.training.held_out import split
+from engine.training.prepare import prepare, read_corpus
+from engine.training.quantize import quantize
+from engine.training.recipe import RECIPES, Recipe
 
-TOKENS = {"target": 9_500_000, "draft": 6_000_000}
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
 
-def _run(module: str, *arguments: str | Path, processes: int = 1) -> None:
+def _train_target(name: str, work: Path) -> None:
     start = [sys.executable, "-m"]
-    if processes > 1:
+    processes = min(2, os.cpu_count() or 1)
+    if name == "cpu" and processes > 1:
         start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    subprocess.run([*start, module, *map(str, arguments)], check=True)
+    subprocess.run([*start, "engine.training.target", "--work", str(work), "--recipe", name], check=True)
+
+
+def draft_job(recipe: Recipe, target: Path) -> DraftJob:
+    """The pair's draft, for the quantised `target`: what it will be asked to foresee."""
+    return DraftJob(
+        target=str(target),
+        shape=recipe.draft,
+        tokens=recipe.draft_tokens,
+        lessons=recipe.lessons,
+        length=recipe.length,
+        lesson_length=recipe.lesson_length,
+        seed=recipe.plan.seed,
+    )
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for everything in between")
+    parser.add_argument("--recipe", choices=sorted(RECIPES), default="cpu")
     parser.add_argument("--out", type=Path, default=BUNDLED, help="receives target/, draft/ and the card")
     options = parser.parse_args()
-    work, out = options.work, options.out
-    if not (work / "held_out.npy").exists():
-        prepare(work)
-    for shape, tokens in TOKENS.items():
-        if not (work / shape / "training.json").exists():
-            arguments = (shape, "--tokens", str(tokens), "--data", work, "--out", work / shape)
-            _run("engine.training.train", *arguments, processes=min(2, os.cpu_count() or 1))
-    pair = ("--target", work / "target" / "model", "--draft", work / "draft" / "model")
-    _run("engine.training.quantize", *pair, "--rows", work / "rows.npy", "--out", out)
-    parameters = {
-        shape: LlamaForCausalLM.from_pretrained(work / shape / "model").num_parameters() for shape in TOKENS
-    }
-    write_card(work, parameters, VOCABULARY, out / "README.md")
+    work, out, recipe = options.work, options.out, RECIPES[options.recipe]
+    corpus, held_out = read_corpus(work)
+    if not (work / "rows.npy").exists():
+        prepare(corpus, held_out, recipe, work)
+    if not (work / "target" / "model").exists():
+        _train_target(options.recipe, work)
+    quantised = work / "target" / "awq"
+    if not quantised.exists():
+        quantize(work / "target" / "model", work / "rows.npy", quantised)
+    parts = split([*corpus.files, *held_out.files], {file.package for file in held_out.files})
+    draft = train_draft(draft_job(recipe, quantised), parts, work / "draft", print)
+    for name, folder in (("target", quantised), ("draft", draft.folder)):
+        shutil.copytree(folder, out / name, dirs_exist_ok=True)
+    write_card(work, out)
 
 
 if __name__ == "__main__":

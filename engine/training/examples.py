@@ -1,7 +1,7 @@
 """Training examples: files cut at a cursor and written through the daemon's own prompt template.
 
 Owns what typing does to a prompt: where cursors fall, what the suffix looks like by then, which
-context happens to be known. The rendering itself is `engine.templates`, so that the path the pair is
+context happens to be known. The rendering itself is `engine.templates`, so that the path a model is
 trained on is the path it is served on.
 """
 
@@ -14,15 +14,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerFast
-
 from engine.protocol import Segment
-from engine.templates import TEMPLATES, CodePrompt, Special
+from engine.templates import CodePrompt, CodeTemplate, Special
+from engine.tokenizer import Tokenizer
 from engine.training.corpus import SourceFile
+from engine.training.lessons import Opening
 
-TEMPLATE = TEMPLATES["llama3-code"]
 WORD = re.compile(r"[A-Za-z]{3,}")
 RESERVED = {
     *keyword.kwlist,
@@ -41,8 +38,14 @@ class ExampleMix:
     stale_suffix: float = 0.25
     context: float = 0.3
     rename: float = 0.3
+    sibling: float = 0.1
+    """Examples whose context holds the same code under other names, as a file's older twin would."""
+    drill: float = 0.1
+    """Rows of repeated random runs, as a share of the rows of code."""
     max_suffix: int = 600
     max_context: int = 700
+    pieces: int = 2
+    """Other files of the package that may be shown, at most."""
 
 
 def _rename(texts: list[str], names: Sequence[str], rng: random.Random) -> list[str]:
@@ -81,11 +84,31 @@ def _cursors(text: str, rng: random.Random) -> list[int]:
     return sorted({*anywhere, *rng.sample(blanks, k=min(wanted, len(blanks)))})
 
 
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One rendered prompt with its answer and the end token.
+
+    Attributes:
+        tokens: all ids.
+        code_start: index of the first id of code that leads to the answer without a break: the prefix where
+            the template ends with it, else the answer alone.
+
+    """
+
+    tokens: list[int]
+    code_start: int
+
+
 class ExampleMaker:
     """Turns files into token ids, one rendered prompt with its answer at a time."""
 
     def __init__(
-        self, files: Sequence[SourceFile], tokenizer: PreTrainedTokenizerFast, mix: ExampleMix, seed: int
+        self,
+        files: Sequence[SourceFile],
+        tokenizer: Tokenizer,
+        template: CodeTemplate,
+        mix: ExampleMix,
+        seed: int,
     ) -> None:
         self._files = files
         self._by_package: dict[str, list[SourceFile]] = defaultdict(list)
@@ -94,26 +117,17 @@ class ExampleMaker:
             self._by_package[file.package].append(file)
             names.update(w for w in WORD.findall(file.text[:2000]) if w.islower() and w not in RESERVED)
         self._names = sorted(names)
-        self._encode = tokenizer.backend_tokenizer
-        self._encode.encode_special_tokens = True
+        self._tokenizer = tokenizer
+        self._template = template
+        self._end = tokenizer.special(template.end_tokens[0])
         self._mix = mix
         self._rng = random.Random(seed)
-
-    def _special(self, token: str) -> int:
-        known = self._encode.token_to_id(token)
-        if known is None:
-            raise ValueError(f"the tokenizer was trained without {token}")
-        return known
-
-    def _text_ids(self, text: str) -> list[int]:
-        return self._encode.encode(text, add_special_tokens=False).ids if text else []
 
     def _neighbours(self, file: SourceFile) -> list[tuple[str, str]]:
         """Pieces of other files of the same package, each cut at line boundaries."""
         chosen: list[tuple[str, str]] = []
-        for other in self._rng.sample(
-            self._by_package[file.package], k=min(2, len(self._by_package[file.package]))
-        ):
+        package = self._by_package[file.package]
+        for other in self._rng.sample(package, k=min(self._mix.pieces, len(package))):
             if other is not file:
                 start = self._rng.randrange(len(other.text))
                 start = other.text.rfind("\n", 0, start) + 1
@@ -121,34 +135,59 @@ class ExampleMaker:
                 chosen.append((other.path, piece[: piece.rfind("\n") + 1] or piece))
         return chosen
 
-    def example(self, file: SourceFile, start: int, end: int) -> list[int]:
-        """The ids of one example: prompt, then ``file.text[start:end]`` as the answer, then the end token."""
+    def _twin(self, code: str) -> str:
+        """A run of `code`'s lines with some of its names changed."""
+        start = self._rng.randrange(len(code))
+        run = code[code.rfind("\n", 0, start) + 1 :][: self._mix.max_context]
+        return _rename([run], self._names, self._rng)[0] if self._rng.random() < 0.7 else run
+
+    def example(self, file: SourceFile, start: int, end: int) -> Example:
+        """A prompt from within ``file.text[start:end]``, answered with the rest of it."""
         rng, mix = self._rng, self._mix
         code, suffix = file.text[start:end], ""
         if rng.random() < mix.suffix:
             skip = rng.randint(0, 200) if rng.random() < mix.stale_suffix else 0
             suffix = file.text[end + skip : end + skip + rng.randint(20, mix.max_suffix)]
         neighbours = self._neighbours(file) if rng.random() < mix.context else []
+        if rng.random() < mix.sibling:
+            neighbours.append((file.path, self._twin(code)))
         if rng.random() < mix.rename:
             code, suffix, *pieces = _rename([code, suffix, *(p for _, p in neighbours)], self._names, rng)
             neighbours = [(path, piece) for (path, _), piece in zip(neighbours, pieces, strict=True)]
+        cursors = [*_cursors(code, rng), len(code)]
+        asked = rng.choice(cursors)
+        prefix = Segment("prefix", code[:asked])
         prompt = CodePrompt(
-            prefix=Segment("prefix", ""),
+            prefix=prefix,
             suffix=Segment("suffix", suffix) if suffix else None,
             context=tuple(Segment("snippet", piece, path=path) for path, piece in neighbours),
             path=file.path,
-            language="python",
+            language=file.language,
         )
         ids: list[int] = []
-        for piece in TEMPLATE.render(prompt):
-            ids += [self._special(piece.token)] if isinstance(piece, Special) else self._text_ids(piece.text)
-        previous = 0
-        for cursor in [*_cursors(code, rng), len(code)]:
-            ids += self._text_ids(code[previous:cursor])
-            previous = cursor
-        return [*ids, self._special(TEMPLATE.end_tokens[0])]
+        code_start = 0
+        for piece in self._template.render(prompt):
+            code_start = len(ids)
+            if isinstance(piece, Special):
+                ids.append(self._tokenizer.special(piece.token))
+            elif piece.segment is prefix:
+                ids += self._typed(code, [c for c in cursors if c <= asked])
+                continue
+            else:
+                ids += self._tokenizer.encode(piece.text)
+            code_start = len(ids)
+        ids += self._typed(code, [c for c in cursors if c >= asked], start=asked)
+        return Example([*ids, self._end], code_start)
 
-    def epoch(self) -> Iterator[list[int]]:
+    def _typed(self, code: str, cursors: Sequence[int], start: int = 0) -> list[int]:
+        """Ids of `code` from `start` to the last of `cursors`, each run between two cursors by itself."""
+        ids: list[int] = []
+        for cursor in cursors:
+            ids += self._tokenizer.encode(code[start:cursor])
+            start = cursor
+        return ids
+
+    def epoch(self) -> Iterator[Example]:
         """Every file once in random order, in windows that follow one another."""
         order = list(self._files)
         self._rng.shuffle(order)
@@ -164,9 +203,15 @@ class ExampleMaker:
                 if end - start > 41:
                     start = end
 
-
-def pack(examples: Iterator[list[int]], length: int) -> NDArray[np.uint16]:
-    """Join examples end to end and cut them into rows of `length` + 1 ids: [rows, length + 1]."""
-    stream = np.fromiter((token for example in examples for token in example), dtype=np.uint16)
-    rows = (len(stream) - 1) // length
-    return np.stack([stream[i * length : i * length + length + 1] for i in range(rows)])
+    def openings(self, length: int) -> Iterator[Opening]:
+        """Prompts of at most `length` tokens, each cut at a random token of its code; those that fit."""
+        while True:
+            found = False
+            for example in self.epoch():
+                first, last = example.code_start + 1, min(length, len(example.tokens) - 1)
+                if first < last:
+                    found = True
+                    cut = self._rng.randint(first, last)
+                    yield Opening(tuple(example.tokens[:cut]), example.code_start)
+            if not found:
+                return

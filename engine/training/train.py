@@ -1,60 +1,40 @@
-"""Trains one model of the pair: next-token loss on packed rows, resumable at every saved step.
+"""The training loop: any objective, any model, resumable at every saved step.
 
-Run alone, or one process a core with ``torchrun --nproc-per-node 2``; the processes average their
-gradients. The schedule is warm-up, constant, linear decay (trapezoidal; Hu et al. 2024, MiniCPM).
-Hidden matrices are optimised with Muon, the rest with AdamW.
+Run alone, or one process a core or a GPU under ``torchrun``: accelerate places the model, averages the
+gradients and casts to bfloat16 on CUDA. The schedule is warm-up, constant, linear decay (trapezoidal;
+Hu et al. 2024, MiniCPM), so a plan can be shortened or lengthened until its decay begins.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import time
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import torch
-import torch.distributed as dist
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from accelerate import Accelerator  # pyright: ignore[reportMissingTypeStubs]
+from torch import Tensor
+from transformers import LlamaForCausalLM
 
-from engine.training.muon import Muon
-
-
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """A Llama of the pair. Widths are multiples of 128, AWQ's group size."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-
-
-SHAPES = {
-    "target": ModelShape(256, 768, 4, 4, 2),
-    "draft": ModelShape(128, 384, 2, 2, 1),
-}
+from engine.errors import TrainingError
+from engine.training.optimizer import muon_with_adamw
+from engine.training.progress import Checkpoint, Display, Figures, plot
 
 
 @dataclass(frozen=True, slots=True)
 class TrainPlan:
-    """Everything that decides the result, saved beside it."""
+    """Everything that decides the result but model and data; saved beside it."""
 
-    shape: str
     tokens: int
     seed: int = 0
-    length: int = 1024
     batch_rows: int = 8
     """Rows a step, over all processes."""
+    micro_rows: int = 4
+    """Rows of one forward pass: what memory allows."""
     matrix_lr: float = 0.02
     other_lr: float = 0.003
     weight_decay: float = 0.05
@@ -62,211 +42,136 @@ class TrainPlan:
     decay: float = 0.45
     save_every: int = 100
 
-    @property
-    def steps(self) -> int:
-        return self.tokens // (self.length * self.batch_rows)
+    def steps(self, length: int) -> int:
+        """Updates with rows of `length` tokens."""
+        return max(1, self.tokens // (length * self.batch_rows))
 
-    def scale(self, step: int) -> float:
+    def scale(self, step: int, steps: int) -> float:
         """The learning rate's factor at `step`."""
-        done = step / self.steps
-        return min(1.0, (step + 1) / (self.warmup * self.steps), (1.0 - done) / self.decay)
+        return min(1.0, (step + 1) / (self.warmup * steps + 1), (1.0 - step / steps) / self.decay)
 
 
-def build(shape: ModelShape, tokenizer: PreTrainedTokenizerFast, max_length: int) -> LlamaForCausalLM:
-    """A fresh model of `shape` with the tokenizer's vocabulary and tied embeddings."""
-    ids = tokenizer.backend_tokenizer.token_to_id
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        **asdict(shape),
-        max_position_embeddings=max_length,
-        tie_word_embeddings=True,
-        bos_token_id=ids("<|begin_of_text|>"),
-        eos_token_id=ids("<|eot_id|>"),
-        pad_token_id=ids("<|finetune_right_pad_id|>"),
-    )
-    model = LlamaForCausalLM(config)
-    depth_scale = (2 * shape.num_hidden_layers) ** -0.5
-    for name, parameter in model.named_parameters():
-        if name.endswith(("o_proj.weight", "down_proj.weight")):
-            parameter.data *= depth_scale
-    return model
+class Objective(Protocol):
+    """What there is to learn: rows of tokens, and how far off a model is on some of them."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of a row."""
+        ...
+
+    def __len__(self) -> int:
+        """Rows there are."""
+        ...
+
+    def loss(self, model: Any, rows: Sequence[int], device: torch.device) -> Tensor:
+        """Mean loss over `rows`, in nats a token."""
+        ...
+
+    def held_out(self, model: Any, device: torch.device) -> Figures:
+        """Figures on data that is never learnt from."""
+        ...
 
 
-def optimisers(model: nn.Module, plan: TrainPlan) -> list[torch.optim.Optimizer]:
-    """Muon for hidden matrices, AdamW for the embedding and the norms."""
-    matrices = [
-        p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n
-    ]
-    chosen = {id(p) for p in matrices}
-    others = [p for p in model.parameters() if id(p) not in chosen]
-    muon = Muon(matrices, lr=plan.matrix_lr, weight_decay=plan.weight_decay)
-    adam = torch.optim.AdamW(others, lr=plan.other_lr, betas=(0.9, 0.95), weight_decay=0.0)
-    return [muon, adam]
+def choose_device() -> torch.device:
+    """CUDA where it is, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-class Checkpoint:
-    """The last good step on disk: weights and optimiser state as safetensors, scalars as JSON, no pickle."""
+def _pieces(plan: TrainPlan, step: int, rows: int, rank: int, world: int) -> Iterator[list[int]]:
+    """This process's rows of `step`. Rows are taken in their order, over and over."""
+    mine = [(step * plan.batch_rows + rank + i) % rows for i in range(0, plan.batch_rows, world)]
+    for i in range(0, len(mine), plan.micro_rows):
+        yield mine[i : i + plan.micro_rows]
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
 
-    def save(
-        self, step: int, model: nn.Module, optimizers: list[torch.optim.Optimizer], log: list[Any]
+class _Run:
+    """One process's share of a training."""
+
+    def __init__(
+        self, model: LlamaForCausalLM, objective: Objective, plan: TrainPlan, *, compiled: bool
     ) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        tensors = {f"model.{n}": p.detach().contiguous() for n, p in model.named_parameters()}
-        for which, optimizer in enumerate(optimizers):
-            for index, state in optimizer.state_dict()["state"].items():
-                tensors |= {
-                    f"opt.{which}.{index}.{k}": torch.as_tensor(v).contiguous() for k, v in state.items()
-                }
-        temporary = self._folder / "last.safetensors.tmp"
-        save_file(tensors, temporary, metadata={"progress": json.dumps({"step": step, "log": log})})
-        temporary.replace(self._folder / "last.safetensors")
+        on_cuda = choose_device().type == "cuda"
+        self._accelerator = Accelerator(mixed_precision="bf16" if on_cuda else "no", cpu=not on_cuda)
+        self.model, self._objective, self._plan = model, objective, plan
+        self._parallel = self._accelerator.prepare(torch.compile(model) if compiled else model)
+        self.optimizer = muon_with_adamw(model, plan.matrix_lr, plan.other_lr, plan.weight_decay)
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.steps = plan.steps(objective.length)
+        self.leads = self._accelerator.is_main_process
 
-    def load(self, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> tuple[int, list[Any]]:
-        """Restore what was saved and return (next step, log); (0, []) where nothing was."""
-        path = self._folder / "last.safetensors"
-        if not path.exists():
-            return 0, []
-        with safe_open(path, framework="pt") as file:
-            progress = json.loads(file.metadata()["progress"])
-        tensors = load_file(path)
-        for name, parameter in model.named_parameters():
-            parameter.data.copy_(tensors[f"model.{name}"])
-        for which, optimizer in enumerate(optimizers):
-            state: dict[int, dict[str, Tensor]] = {}
-            for key, tensor in tensors.items():
-                if key.startswith(f"opt.{which}."):
-                    _, _, index, name = key.split(".", 3)
-                    state.setdefault(int(index), {})[name] = tensor
-            whole = optimizer.state_dict()
-            optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
-        return progress["step"], progress["log"]
-
-
-def average_gradients(model: nn.Module, world: int) -> None:
-    """Give every process the mean of all processes' gradients."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients])
-    dist.all_reduce(flat)
-    offset = 0
-    for gradient in gradients:
-        gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient) / world)
-        offset += gradient.numel()
-
-
-def loss_of(model: Any, rows: Tensor) -> Tensor:
-    """Mean next-token loss in nats over `rows` [batch, length + 1]."""
-    logits = model(input_ids=rows[:, :-1]).logits
-    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten())
-
-
-def micro_batches(rows: Any, step: int, plan: TrainPlan, rank: int, world: int) -> Iterator[Tensor]:
-    """This process's rows of `step`, in pieces of at most four. Training takes `rows` in their order."""
-    first = step * plan.batch_rows + rank
-    picked = [(first + i) % len(rows) for i in range(0, plan.batch_rows, world)]
-    for i in range(0, len(picked), 4):
-        yield torch.from_numpy(rows[picked[i : i + 4]].astype(np.int64))
-
-
-class Trainer:
-    """One process's share of a training run."""
-
-    def __init__(self, plan: TrainPlan, data: Path, out: Path, *, compiled: bool) -> None:
-        self._plan, self._out = plan, out
-        self._world, self._rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-        if self._world > 1:
-            dist.init_process_group("gloo")
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if self._device.type == "cpu":
-            torch.set_num_threads(1 if self._world > 1 else os.cpu_count() or 1)
-        torch.manual_seed(plan.seed)
-        self._tokenizer = PreTrainedTokenizerFast.from_pretrained(data / "tokenizer")
-        self._rows = np.load(data / "rows.npy", mmap_mode="r")
-        self._held_out = np.load(data / "held_out.npy", mmap_mode="r")
-        self._model = build(SHAPES[plan.shape], self._tokenizer, plan.length)
-        nn.Module.to(self._model, self._device)
-        self._run = torch.compile(self._model) if compiled else self._model
-        self._optimizers = optimisers(self._model, plan)
-        self._base_rates = (plan.matrix_lr, plan.other_lr)
-        self._checkpoint = Checkpoint(out)
-
-    def train(self) -> None:
-        """From the last saved step to the end of the plan."""
-        plan, begun = self._plan, time.monotonic()
-        start, log = self._checkpoint.load(self._model, self._optimizers)
-        with Progress(
-            TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), disable=self._rank > 0
-        ) as bar:
-            task = bar.add_task("training", total=plan.steps, completed=start)
-            for step in range(start, plan.steps):
-                loss = self._step(step)
-                done = step + 1
-                speed = (done - start) * plan.length * plan.batch_rows / (time.monotonic() - begun)
-                bar.update(task, completed=done, description=f"loss {loss:.3f}  {speed:,.0f} tokens/s")
-                if self._rank == 0 and (done % plan.save_every == 0 or done == plan.steps):
-                    log.append({"step": done, "loss": round(loss, 4), "held_out": round(self._held(), 4)})
-                    print(json.dumps(log[-1] | {"tokens_per_s": round(speed)}), flush=True)
-                    self._checkpoint.save(done, self._model, self._optimizers, log)
-        if self._rank == 0:
-            self._model.save_pretrained(self._out / "model")
-            self._tokenizer.save_pretrained(self._out / "model")
-            result = {"plan": asdict(plan), "log": log}
-            (self._out / "training.json").write_text(json.dumps(result, indent=1))
-
-    def _step(self, step: int) -> float:
-        """One update. Returns this process's loss, in nats a token."""
-        for optimizer, rate in zip(self._optimizers, self._base_rates, strict=True):
-            optimizer.param_groups[0]["lr"] = rate * self._plan.scale(step)
-            optimizer.zero_grad(set_to_none=True)
+    def update(self, step: int) -> float:
+        """One update. Returns this process's loss in nats a token; raises FloatingPointError on no number."""
+        accelerator, plan = self._accelerator, self._plan
+        self.optimizer.zero_grad(set_to_none=True)
+        pieces = list(
+            _pieces(plan, step, len(self._objective), accelerator.process_index, accelerator.num_processes)
+        )
         total = 0.0
-        pieces = list(micro_batches(self._rows, step, self._plan, self._rank, self._world))
-        for piece in pieces:
-            with torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
-                loss = loss_of(self._run, piece.to(self._device)) / len(pieces)
-            loss.backward()
+        for i, piece in enumerate(pieces):
+            last = i + 1 == len(pieces)
+            with nullcontext() if last else accelerator.no_sync(self._parallel), accelerator.autocast():
+                loss = self._objective.loss(self._parallel, piece, accelerator.device) / len(pieces)
+                accelerator.backward(loss)
             total += loss.item()
-        if self._world > 1:
-            average_gradients(self._model, self._world)
-        if not np.isfinite(total):
-            raise FloatingPointError(
-                f"the loss is {total} at step {step}; {self._out} keeps the last good step"
-            )
-        nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
-        for optimizer in self._optimizers:
-            optimizer.step()
+        # The norm of the averaged gradients is the same in every process, so that all of them stop.
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0))
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"loss {total}, gradient norm {norm}")
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * plan.scale(step, self.steps)
+        self.optimizer.step()
         return total
 
     @torch.no_grad()
-    def _held(self) -> float:
-        sample = torch.from_numpy(self._held_out[:8].astype(np.int64))
-        return loss_of(self._model, sample.to(self._device)).item()
+    def held_out(self) -> Figures:
+        self.model.eval()
+        figures = self._objective.held_out(self.model, self._accelerator.device)
+        self.model.train()
+        return figures
 
 
-def train(plan: TrainPlan, data: Path, out: Path, *, compiled: bool = True) -> None:
-    """Train to the end of `plan`, resuming from ``out/last.safetensors``, and save a checkpoint in `out`.
+def train(
+    title: str,
+    model: LlamaForCausalLM,
+    objective: Objective,
+    plan: TrainPlan,
+    out: Path,
+    *,
+    compiled: bool = False,
+) -> list[Figures]:
+    """Train `model` to the end of `plan`, resuming from what `out` holds, and return the log.
 
-    `data` holds ``rows.npy``, ``held_out.npy`` and ``tokenizer/``. Raises FloatingPointError, the last good
-    step being on disk, if the loss is no number.
+    Leaves ``training.json`` (plan and log) and ``training.svg`` (the curve) in `out`. Raises TrainingError,
+    the last good step being on disk, if the loss is no number or the disk is full.
     """
-    Trainer(plan, data, out, compiled=compiled).train()
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("shape", choices=sorted(SHAPES))
-    parser.add_argument("--tokens", type=int, required=True)
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder with rows.npy, held_out.npy and tokenizer/"
-    )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    plan = TrainPlan(shape=options.shape, tokens=options.tokens, seed=options.seed)
-    train(plan, options.data, options.out)
-
-
-if __name__ == "__main__":
-    main()
+    run = _Run(model, objective, plan, compiled=compiled)
+    checkpoint = Checkpoint(out)
+    saved = checkpoint.load(model, run.optimizer)
+    a_step = objective.length * plan.batch_rows
+    model.train()
+    with Display(title, run.steps, saved.step, a_step, quiet=not run.leads) as display:
+        try:
+            for step in range(saved.step, run.steps):
+                loss = run.update(step)
+                saved.step = step + 1
+                display.step(saved.step, loss)
+                if saved.step % plan.save_every == 0 or saved.step == run.steps:
+                    figures: Figures = {
+                        "step": saved.step,
+                        "tokens": saved.step * a_step,
+                        "loss": round(loss, 4),
+                    }
+                    if run.leads:
+                        figures |= run.held_out()
+                        saved.log.append(figures)
+                        display.figures(figures)
+                        checkpoint.save(saved, model, run.optimizer)
+        except FloatingPointError as error:
+            raise TrainingError(
+                f"step {saved.step + 1} gave no number ({error}). {checkpoint.path} keeps the last good "
+                "step; lower the learning rate and run again, or look for what is odd in the data."
+            ) from error
+    if run.leads:
+        (out / "training.json").write_text(json.dumps({"plan": asdict(plan), "log": saved.log}, indent=1))
+        plot(title, saved.log, out / "training.svg")
+    return saved.log

@@ -1,4 +1,4 @@
-"""The pair's tokenizer: byte-level BPE on code, with Llama 3's special tokens."""
+"""Vocabularies: a byte-level BPE tokenizer trained on code, and the step from one vocabulary to another."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
+
+from engine.tokenizer import Tokenizer as EngineTokenizer
 
 SPECIAL_TOKENS = (
     "<|begin_of_text|>",
@@ -50,3 +53,18 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path) -> PreT
     )
     fast.save_pretrained(str(folder))
     return fast
+
+
+def carry_over(embedding: Tensor, old: EngineTokenizer, new: EngineTokenizer, size: int) -> Tensor:
+    """An embedding [old vocabulary, width] as a start for another vocabulary: [size, width].
+
+    A token both have keeps its row; any other takes the mean of the rows of what the old tokenizer makes
+    of its text (fast vocabulary transfer, Gee et al. 2022).
+    """
+    known = old.vocabulary()
+    rows = embedding.mean(0).repeat(size, 1)
+    for token, index in new.vocabulary().items():
+        pieces = [known[token]] if token in known else old.encode(new.decode([index]))
+        if pieces:
+            rows[index] = embedding[pieces].mean(0)
+    return rows

@@ -38,7 +38,7 @@ def test_toml_and_json_of_the_same_content_are_the_same_configuration(tmp_path: 
         ("temperature = nan", "temperature must be between 0 and 100"),
         ("topp = 0.0", "topp must be between"),
         ('dtype = "fp8"', "dtype must be one of 'auto', 'fp32', 'fp16', 'bf16'"),
-        ('template = "none"', "template must be one of llama3-code"),
+        ('template = "none"', "template must be one of codellama, deepseek-coder, llama3-code"),
         ('model = ""', "model must name a checkpoint"),
         ("model = ", "is not valid TOML"),
     ],

@@ -1,0 +1,231 @@
+"""Where suggestions are asked for, and what stood there: cursors in files, or prompts of the user's own.
+
+Knows nothing of models, nor of how an answer is judged.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from engine.protocol import StopSpec
+from engine.schema import SchemaError, read
+from engine.text import find_cut
+from engine.training.corpus import SourceFile
+
+PREFIX_LINES, SUFFIX_LINES = 60, 15
+"""Lines shown before and after the cursor's own."""
+BLOCK_LINES = 8
+"""Lines of the longest block asked for, as many as the front end suggests."""
+
+Position = Literal["next_line", "line_end", "between_text", "block"]
+POSITIONS: tuple[Position, ...] = get_args(Position)
+"""next_line: at the indentation of a new line, which is expected whole.
+line_end: within a line, whose rest is expected.
+between_text: within brackets; what they hold further is expected, and the line's end stays.
+block: as next_line, but all lines are expected that follow without being indented less.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in a file and what is to be written there.
+
+    ``head + prefix + expected + suffix + tail`` is the file; only `prefix` and `suffix` are shown.
+    """
+
+    position: Position
+    prefix: str
+    suffix: str
+    expected: str
+    path: str = ""
+    language: str = "python"
+    head: str = ""
+    tail: str = ""
+
+    @property
+    def before(self) -> str:
+        """The cursor's line up to the cursor."""
+        return self.prefix.rpartition("\n")[2]
+
+    @property
+    def after(self) -> str:
+        """The cursor's line from the cursor on."""
+        return self.suffix.partition("\n")[0]
+
+    def filled(self, text: str) -> str:
+        """The whole file with `text` at the cursor."""
+        return f"{self.head}{self.prefix}{text}{self.suffix}{self.tail}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One line of a file, drawn at random."""
+
+    file: SourceFile
+    lines: list[str]
+    at: int
+
+    @property
+    def text(self) -> str:
+        return self.lines[self.at]
+
+    @property
+    def indent(self) -> int:
+        return len(self.text) - len(self.text.lstrip())
+
+    def cursor(self, position: Position, start: int, length: int) -> Cursor:
+        """The cursor at column `start`, the next `length` characters of the file being expected."""
+        before = "\n".join([*self.lines[: self.at], self.text[:start]])
+        after = "\n".join(self.lines[self.at :])[start + length :]
+        shown_before = "\n".join(before.split("\n")[-PREFIX_LINES - 1 :])
+        shown_after = "\n".join(after.split("\n")[: SUFFIX_LINES + 1])
+        return Cursor(
+            position,
+            prefix=shown_before,
+            suffix=shown_after,
+            expected="\n".join(self.lines[self.at :])[start : start + length],
+            path=self.file.path,
+            language=self.file.language,
+            head=before[: len(before) - len(shown_before)],
+            tail=after[len(shown_after) :],
+        )
+
+
+def _lines(files: Sequence[SourceFile], rng: random.Random) -> Iterator[_Line]:
+    """Random lines of code, for ever: no comment, none of a file's first five, none of under 4 characters."""
+    while True:
+        file = rng.choice(files)
+        lines = file.text.split("\n")
+        at = rng.randrange(len(lines))
+        code = lines[at].strip()
+        if at >= 5 and len(code) >= 4 and not code.startswith("#"):
+            yield _Line(file, lines, at)
+
+
+def line_cursors(files: Sequence[SourceFile], seed: int) -> Iterator[Cursor]:
+    """next_line and line_end in turn, for ever.
+
+    The stream that every published figure of this project was made from: how it draws must not change.
+    """
+    rng = random.Random(seed)
+    lines = _lines(files, rng)
+    while True:
+        line = next(lines)
+        yield line.cursor("next_line", line.indent, len(line.text) - line.indent)
+        line = next(lines)
+        column = rng.randrange(line.indent + 1, len(line.text))
+        yield line.cursor("line_end", column, len(line.text) - column)
+
+
+def bracketed(line: str) -> list[range]:
+    """The columns within each pair of brackets of `line`; ones in strings count, as they do to editors."""
+    opened: list[tuple[str, int]] = []
+    found: list[range] = []
+    for column, char in enumerate(line):
+        if char in "([{":
+            opened.append((char, column + 1))
+        elif char in ")]}" and opened and opened[-1][0] + char in ("()", "[]", "{}"):
+            found.append(range(opened.pop()[1], column))
+    return found
+
+
+def between_cursors(files: Sequence[SourceFile], seed: int) -> Iterator[Cursor]:
+    """between_text, for ever: within a random pair of brackets, which holds something after the cursor."""
+    rng = random.Random(f"between_text {seed}")
+    for line in _lines(files, rng):
+        places = [(c, r.stop) for r in bracketed(line.text) for c in r if line.text[c : r.stop].strip()]
+        if places:
+            column, stop = rng.choice(places)
+            yield line.cursor("between_text", column, stop - column)
+
+
+def block_at(text: str, indent: int) -> str:
+    """The lines `text` begins with, up to one indented by less than `indent`: the engine's own rule.
+
+    The first line is taken from the cursor on, so its indentation is not looked at.
+    """
+    cut = find_cut(text, StopSpec(min_indent=indent))
+    return text[: cut.at].rstrip() if cut else text.rstrip()
+
+
+def block_cursors(files: Sequence[SourceFile], seed: int) -> Iterator[Cursor]:
+    """block, for ever: at a random line of a block that has at most `BLOCK_LINES` from there on."""
+    for line in _lines(files, random.Random(f"block {seed}")):
+        rest = "\n".join(line.lines[line.at :])[line.indent :]
+        expected = block_at(rest, line.indent)
+        if line.indent and expected.count("\n") < BLOCK_LINES:
+            yield line.cursor("block", line.indent, len(expected))
+
+
+def cursors(files: Sequence[SourceFile], per_position: int, seed: int) -> list[Cursor]:
+    """`per_position` cursors of each position. Raises ValueError if `files` are none."""
+    if not files:
+        raise ValueError("there are no files to put cursors into")
+    return [
+        *islice(line_cursors(files, seed), 2 * per_position),
+        *islice(between_cursors(files, seed), per_position),
+        *islice(block_cursors(files, seed), per_position),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """A line of a prompts file."""
+
+    prefix: str
+    suffix: str
+    expected: str
+    path: str = ""
+    language: str = "python"
+
+    def __post_init__(self) -> None:
+        if not self.expected.strip():
+            raise ValueError("expected must hold some text")
+
+
+def _position_of(prompt: _Prompt) -> Position:
+    if "\n" in prompt.expected.strip():
+        return "block"
+    if prompt.suffix.partition("\n")[0].strip():
+        return "between_text"
+    return "line_end" if prompt.prefix.rpartition("\n")[2].strip() else "next_line"
+
+
+def read_prompts(path: Path) -> list[Cursor]:
+    """The cursors in a JSON-lines file of objects with `prefix`, `suffix` and `expected`.
+
+    `path` and `language` ("python" without) may be given. The position is told from where the cursor
+    is and whether several lines are expected. Raises ValueError naming the file and the line at fault.
+    """
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); name a readable file of JSON lines") from error
+    found = [_read_prompt(path, number, line) for number, line in _numbered(content)]
+    if not found:
+        raise ValueError(f"{path} holds no prompts; write one JSON object a line")
+    return found
+
+
+def _numbered(content: str) -> Iterable[tuple[int, str]]:
+    # Not splitlines: JSON may hold other line separators within its strings.
+    return ((number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip())
+
+
+def _read_prompt(path: Path, number: int, line: str) -> Cursor:
+    try:
+        data = json.loads(line)
+        if not isinstance(data, dict):
+            raise SchemaError("a prompt is an object with prefix, suffix and expected", "")
+        prompt = read(_Prompt, cast("object", data))
+    except ValueError as error:
+        raise ValueError(f"{path}, line {number}: {error}") from error
+    return Cursor(
+        _position_of(prompt), prompt.prefix, prompt.suffix, prompt.expected, prompt.path, prompt.language
+    )

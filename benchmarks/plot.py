@@ -1,0 +1,60 @@
+"""Draws what was measured: confidence against being right, and exact matches beside the baselines.
+
+Importing it needs matplotlib, which nothing else does.
+"""
+
+# pyright: reportUnknownMemberType=false
+# Many of matplotlib's methods are annotated in part only.
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.cursors import Position
+from benchmarks.scoring import Calibration, Scores
+
+COLOURS = {"model": "#1b6ca8", "copied": "#b0b0b0", "most_frequent": "#d8d8d8"}
+
+
+def draw(
+    scores: Mapping[Position, Mapping[str, Scores]], calibrations: Mapping[str, Calibration], path: Path
+) -> None:
+    """Write the picture to `path`, in the format its ending names."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _reliability(left, calibrations)
+    _matches(right, scores)
+    figure.savefig(path)
+
+
+def _reliability(axes: Axes, calibrations: Mapping[str, Calibration]) -> None:
+    axes.plot([0, 1], [0, 1], color="#b0b0b0", linestyle=":", label="perfectly calibrated")
+    for name, found in calibrations.items():
+        label = name.replace("_", " ")
+        if found.ece is not None:
+            label += f", ECE {found.ece:.3f}"
+        axes.plot(
+            [one.confidence for one in found.bins],
+            [one.correct for one in found.bins],
+            marker="o",
+            label=label,
+        )
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="first lines exactly right")
+    axes.legend(loc="upper left", frameon=False)
+
+
+def _matches(axes: Axes, scores: Mapping[Position, Mapping[str, Scores]]) -> None:
+    width = 0.8 / len(COLOURS)
+    for index, (name, colour) in enumerate(COLOURS.items()):
+        heights = [100 * (found[name].exact_match or 0.0) for found in scores.values()]
+        places = [place + (index - 1) * width for place in range(len(heights))]
+        bars = axes.bar(places, heights, width, color=colour, label=name.replace("_", " "))
+        axes.bar_label(bars, fmt="%.1f", fontsize=8)
+    axes.set_xticks(range(len(scores)), [position.replace("_", " ") for position in scores])
+    axes.set(ylabel="exact matches, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)

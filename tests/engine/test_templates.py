@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+
+from engine.errors import ConfigError
+from engine.protocol import Segment
+from engine.templates import TEMPLATES, CodePrompt, Piece, Special, Text, template_for
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+PREFIX = Segment("prefix", "def add(a, b):\n    ")
+SUFFIX = Segment("suffix", "\n\nprint(add(1, 2))\n")
+CONTEXT = (
+    Segment("definition", "class Account:\n    pass\n", path="app/bank.py"),
+    Segment("edit", "total = 0\n", path="app/main.py"),
+)
+PROMPT = CodePrompt(PREFIX, SUFFIX, CONTEXT, "app/sums.py", "python")
+
+
+def as_text(pieces: list[Piece]) -> str:
+    return "".join(piece.token if isinstance(piece, Special) else piece.text for piece in pieces)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_prompt_with_other_files_is_written_as_its_model_was_taught(name: str) -> None:
+    assert as_text(TEMPLATES[name].render(PROMPT)) == (GOLDEN / f"{name}.txt").read_text().removesuffix("\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("qwen2.5-coder", "<|fim_prefix|>a = <|fim_suffix|>\nb = 2<|fim_middle|>"),
+        ("starcoder2", "<fim_prefix>a = <fim_suffix>\nb = 2<fim_middle>"),
+        ("codellama", "<s>▁<PRE>▁<SUF>\nb = 2▁<MID>a = "),
+        ("deepseek-coder", "<｜begin▁of▁sentence｜><｜fim▁begin｜>a = <｜fim▁hole｜>\nb = 2<｜fim▁end｜>"),
+    ],
+)
+def test_a_file_on_its_own_is_cut_as_its_model_was_taught(name: str, written: str) -> None:
+    alone = CodePrompt(
+        Segment("prefix", "a = "), Segment("suffix", "\nb = 2"), path="a.py", language="python"
+    )
+    assert as_text(TEMPLATES[name].render(alone)) == written
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_part_of_a_prompt_is_marked_as_what_it_is(name: str) -> None:
+    pieces = TEMPLATES[name].render(PROMPT)
+    parts = [piece.segment for piece in pieces if isinstance(piece, Text) and piece.segment is not None]
+    assert sorted(map(id, parts)) == sorted(map(id, (PREFIX, SUFFIX, *CONTEXT)))
+
+
+def test_a_path_becomes_a_comment_of_the_language() -> None:
+    go = CodePrompt(PREFIX, context=CONTEXT[:1], path="main.go", language="go")
+    assert as_text(TEMPLATES["codellama"].render(go)).endswith(
+        f"▁<MID>// app/bank.py\n{CONTEXT[0].text}\n// main.go\n{PREFIX.text}"
+    )
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_tokenizer_is_given_the_template_whose_special_tokens_it_has(name: str) -> None:
+    vocabulary = {"def", "return", *TEMPLATES[name].special_tokens}
+    assert template_for(vocabulary).name == name
+
+
+def test_a_tokenizer_with_only_some_of_the_tokens_fits_none_and_learns_which_are_missing() -> None:
+    with pytest.raises(ConfigError, match="starcoder2 needs <repo_name> <file_sep>;"):
+        template_for({"<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<|endoftext|>"})
