@@ -10,7 +10,7 @@ from engine.decode import Step
 from engine.loaded import LoadedEngine
 from engine.protocol import StopSpec
 from engine.sampling import SamplingParams
-from engine.training.lessons import Opening
+from engine.training.examples import Opening
 from engine.training.progress import watched
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SIZES = ("5M", "30M", "100M", "500M")
 LICENCES = ("permissive", "not-copyleft", "any")
+INTERRUPTED = 130
 EXTRA = "training needs more packages: pip install 'umbrella-lsp[train]'"
 
 
@@ -85,8 +86,8 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     try:
         trained = train_draft(job, parts, options.out, say)
     except KeyboardInterrupt:
-        say(f"Interrupted. {options.out} keeps the last saved step: the same command goes on from there.")
-        return 130
+        say(f"Interrupted. {options.out} keeps what was saved last: the same command goes on from there.")
+        return INTERRUPTED
     _show_result(trained)
     return 0
 
@@ -108,6 +109,7 @@ def _show_result(trained: Trained) -> None:
         f"  without a draft model  {trained.ngrams_alone:.2f}",
         *([] if trained.before is None else [f"  with the draft before  {trained.before:.2f}"]),
         f"  with this draft        {trained.after:.2f}",
+        f"The curves of its training are in {trained.folder.parent / 'work'}.",
         "To use it, write into engine.toml:",
         f'  draft_model = "{trained.folder.resolve()}"',
     ]

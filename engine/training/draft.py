@@ -30,9 +30,9 @@ from engine.templates import CodeTemplate, template_for
 from engine.tokenizer import Tokenizer
 from engine.training.acceptance import tokens_per_pass
 from engine.training.corpus import SourceFile
-from engine.training.examples import ExampleMaker, ExampleMix
+from engine.training.examples import ExampleMaker, ExampleMix, Opening
 from engine.training.held_out import Split
-from engine.training.lessons import Lessons, Opening, Teacher, missing
+from engine.training.lessons import Lessons, Teacher, missing
 from engine.training.objectives import Distillation, NextToken
 from engine.training.progress import disk_full_is_an_error_of_ours
 from engine.training.rows import RowFormat, make_rows, save_rows

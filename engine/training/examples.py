@@ -18,7 +18,6 @@ from engine.protocol import Segment
 from engine.templates import CodePrompt, CodeTemplate, Special
 from engine.tokenizer import Tokenizer
 from engine.training.corpus import SourceFile
-from engine.training.lessons import Opening
 
 WORD = re.compile(r"[A-Za-z]{3,}")
 RESERVED = {
@@ -97,6 +96,15 @@ class Example:
 
     tokens: list[int]
     code_start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """An example cut somewhere in its code, for a target to go on from."""
+
+    tokens: tuple[int, ...]
+    code_start: int
+    """As in `Example`: what stands before it is the template's, and teaches nothing."""
 
 
 class ExampleMaker:

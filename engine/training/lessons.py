@@ -19,6 +19,7 @@ from engine.errors import TrainingError
 from engine.model import Block
 from engine.protocol import StopReason
 from engine.sampling import SamplingParams
+from engine.training.examples import Opening
 from engine.training.progress import disk_full_is_an_error_of_ours, watched
 
 KEPT = 32
@@ -50,15 +51,6 @@ class Lessons:
         shards = [load_file(path) for path in sorted(folder.glob("*.safetensors"))]
         names = ("tokens", "taught", "best", "logprobs")
         return Lessons(*(np.concatenate([shard[name] for shard in shards]) for name in names))
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """A prompt cut somewhere in its code, for the target to go on from."""
-
-    tokens: tuple[int, ...]
-    code_start: int
-    """Where the code begins: what stands before it is the template's, and teaches nothing."""
 
 
 class _Ends:

@@ -38,8 +38,8 @@ RECIPES = {
         length=1024,
         mix=ExampleMix(),
         plan=TrainPlan(tokens=26_000_000, matrix_lr=0.015),
-        draft_tokens=6_000_000,
-        lessons=1500,
+        draft_tokens=4_000_000,
+        lessons=1200,
         lesson_length=512,
     ),
     # 29M and 5M parameters.

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import engine.cli as cli
-from engine.training.command import SIZES
+from engine.training.command import INTERRUPTED, SIZES
 from engine.training.shapes import DRAFT_SIZES
 
 WORDS = ("ant", "bee", "cat", "dog", "emu", "fox", "gnu", "hen", "ibex", "jay", "kite", "lynx")
@@ -57,15 +58,17 @@ def test_a_corpus_that_cannot_be_learnt_from_is_said(
     assert not (tmp_path / "out").exists()
 
 
-def test_packages_that_training_needs_and_that_are_not_there_are_named(
-    code: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
-    for name in [name for name in sys.modules if name.startswith("engine.training.")]:
-        if name != "engine.training.command":
-            monkeypatch.delitem(sys.modules, name)
-    assert run("--corpus", code, "--out", tmp_path / "out", "--size", "5M") == cli.FAILED
-    assert "umbrella-lsp[train]" in capsys.readouterr().err
+def test_packages_that_training_needs_and_that_are_not_there_are_named(code: Path, tmp_path: Path):
+    without = (
+        "import sys; sys.modules['pytorch_optimizer'] = None; from engine.cli import main; sys.exit(main())"
+    )
+    options = ["train-draft", "--corpus", code, "--out", tmp_path / "out", "--size", "5M"]
+    ended = subprocess.run(
+        [sys.executable, "-c", without, *options], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == cli.FAILED
+    assert "umbrella-lsp[train]" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_number_that_trains_nothing_is_refused(
@@ -79,6 +82,17 @@ def test_a_new_draft_and_a_continued_one_exclude_each_other(code: Path, tmp_path
     with pytest.raises(SystemExit) as ended:
         run("--corpus", code, "--out", tmp_path, "--size", "5M", "--continue", "bundled:draft")
     assert ended.value.code == cli.USAGE
+
+
+def test_an_interrupt_is_no_traceback(
+    code: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("engine.training.draft.train_draft", interrupted)
+    assert run("--corpus", code, "--out", tmp_path / "out", "--size", "5M") == INTERRUPTED
+    assert "the same command goes on" in capsys.readouterr().err
 
 
 @pytest.mark.slow

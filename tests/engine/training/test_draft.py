@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import models
+from transformers import PreTrainedTokenizerFast
 
 from engine.config import EngineConfig
-from engine.errors import CheckpointError, TrainingError
+from engine.errors import CheckpointError, ConfigError, TrainingError
 from engine.loaded import LoadedEngine
 from engine.protocol import Segment, StopSpec
 from engine.sampling import SamplingParams
@@ -165,6 +169,27 @@ def test_a_quantised_draft_cannot_be_continued(pair: Pair, tmp_path: Path):
     job = replace(pair.job, shape=None, start="bundled:target")
     with pytest.raises(TrainingError, match="quantised"):
         train_draft(job, pair.parts, tmp_path, pair.said.append)
+
+
+@pytest.mark.slow
+def test_a_target_whose_files_name_neither_pad_nor_end_token_can_be_drafted_for(pair: Pair, tmp_path: Path):
+    target = tmp_path / "target"
+    shutil.copytree(pair.target, target)
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        known = json.loads((target / name).read_text())
+        kept = {k: v for k, v in known.items() if not k.startswith(("pad_token", "eos_token"))}
+        (target / name).write_text(json.dumps(kept))
+    job = replace(pair.job, target=str(target), tokens=8_000, lessons=4)
+    assert train_draft(job, pair.parts, tmp_path / "out", pair.said.append).after >= 1.0
+
+
+def test_a_target_whose_tokenizer_knows_no_format_is_refused(tmp_path: Path):
+    write_llama(tmp_path / "target")
+    plain = FastTokenizer(models.BPE({chr(97 + i): i for i in range(26)}, []))
+    PreTrainedTokenizerFast(tokenizer_object=plain).save_pretrained(str(tmp_path / "target"))
+    job = DraftJob(target=str(tmp_path / "target"), shape=RECIPE.draft)
+    with pytest.raises(ConfigError, match="fim"):
+        train_draft(job, Split((), (), "file", 0), tmp_path / "out", lambda _: None)
 
 
 def test_a_target_that_is_not_there_is_said(tmp_path: Path):

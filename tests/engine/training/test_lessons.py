@@ -13,7 +13,8 @@ from engine.decode import Decoder
 from engine.draft import NgramDrafter, TreeLimits
 from engine.errors import TrainingError
 from engine.model import Transformer
-from engine.training.lessons import KEPT, Lessons, Opening, Teacher, missing
+from engine.training.examples import Opening
+from engine.training.lessons import KEPT, Lessons, Teacher, missing
 from tests.engine.tiny import write_llama
 
 LENGTH, CONTINUATION = 40, 12
