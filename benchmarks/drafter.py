@@ -64,16 +64,20 @@ class Answer:
 class Race:
     """Has one target complete the same prompts with several drafters, greedily."""
 
-    def __init__(self, engine: LoadedEngine, config: EngineConfig, drafts: Mapping[str, str]) -> None:
-        """`drafts`: checkpoints by name, each tried beside n-grams, as it is shipped, and alone."""
-        self._engine = engine
+    def __init__(self, config: EngineConfig, drafts: Mapping[str, str]) -> None:
+        """`drafts`: checkpoints by name, each tried beside n-grams, as it is shipped, and alone.
+
+        Raises CheckpointError or ConfigError.
+        """
+        self._engine = engine = LoadedEngine.load(config, lambda _: None)
         target, length = engine.decoder.target, engine.decoder.max_length
         limits = TreeLimits(config.tree_size - 1, config.depth, config.width, config.num_beams)
         drafters: dict[str, list[Drafter]] = {NGRAMS: [NgramDrafter()]}
         for name, draft in drafts.items():
             model = Transformer.load(Checkpoint.open(find(draft)), config.device, config.dtype)
             drafter = ModelDrafter(model, length, limits)
-            drafters |= {name: [NgramDrafter(), drafter], ALONE[name]: [drafter]}
+            drafters[name] = [NgramDrafter(), drafter]
+            drafters[ALONE[name]] = [drafter]
         self._decoders = {name: Decoder(target, few, limits, length) for name, few in drafters.items()}
         self._slots = {name: decoder.new_slot() for name, decoder in self._decoders.items()}
         # One cache of the target's for all, so that a prompt is run once and not once a drafter.
@@ -140,11 +144,10 @@ def summarize(answers: Sequence[Mapping[str, Answer]], seed: int) -> dict[str, o
     }
 
 
-def opened(target: str, draft: str) -> tuple[LoadedEngine, EngineConfig]:
-    """The pair, in the target's own prompt template. Raises CheckpointError or ConfigError."""
+def pair(target: str, draft: str) -> EngineConfig:
+    """Target and draft, in the target's own prompt template. Raises CheckpointError or ConfigError."""
     template = template_for(Tokenizer.load(find(target)).vocabulary().keys()).name
-    config = EngineConfig(model=target, draft_model=draft, template=template)
-    return LoadedEngine.load(config, lambda _: None), config
+    return EngineConfig(model=target, draft_model=draft, template=template)
 
 
 def newer_code(history: History, work: Path) -> list[NewCode]:
@@ -174,13 +177,14 @@ def trained_on(corpus: Corpus, options: argparse.Namespace) -> Trained:
 
 def figures(options: argparse.Namespace) -> dict[str, object]:
     """The whole measurement. Raises HistoryError or an UmbrellaError that says what cannot be used."""
-    # All that can be refused, before training begins.
     history = History.open(options.repo, options.since)
-    engine, config = opened(options.target, options.draft)
+    config = pair(options.target, options.draft)
+    # A pair that does not fit is refused before training begins, which loads the models for itself.
+    LoadedEngine.load(config, lambda _: None)
     found = newer_code(history, options.work)
     corpus = Corpus.from_folders([history.export(history.before, options.work)], LICENCE)
     trained = trained_on(corpus, options)
-    race = Race(engine, config, {BEFORE: options.draft, AFTER: str(trained.folder)})
+    race = Race(config, {BEFORE: options.draft, AFTER: str(trained.folder)})
     places = cursors_in(found, options.prompts, options.seed)
     answers = [race.ask(place) for place in track(places, "completing", console=Console(stderr=True))]
     summary = corpus.summary()

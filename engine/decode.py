@@ -7,7 +7,7 @@ holds, so the text is what plain decoding would have given, greedy or not.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -33,12 +33,19 @@ class StopRule(Protocol):
 class Constraint(Protocol):
     """Decides, from the tokens emitted so far, which may come next."""
 
-    def allowed(self) -> Collection[int] | None:
+    def allowed(self) -> Sequence[int] | None:
         """Their ids; None if any may."""
+        ...
+
+    @property
+    def rewritten(self) -> int:
+        """Tokens so far that only wrote again what the prompt had left out. Nobody asked for those."""
         ...
 
 
 class _Unconstrained:
+    rewritten = 0
+
     def allowed(self) -> None:
         return None
 
@@ -114,28 +121,30 @@ class Decoder:
         if not 0 < len(prompt) < self.max_length:
             raise ValueError(f"a prompt of {len(prompt)} tokens does not fit a context of {self.max_length}")
         history = list(prompt)
-        end = min(len(prompt) + max_tokens, self.max_length)
+        constraint = constraint or _Unconstrained()
+        asked = len(prompt) + max_tokens - constraint.rewritten
+        rewritten = constraint.rewritten
         # The last token is always run again: its logits are what the first choice is made from.
         slot.target.truncate(min(slot.target.common_prefix(prompt), len(prompt) - 1))
-        constraint = constraint or _Unconstrained()
         sessions = self._open(slot) if speculative else []
         counts = TokenCounts(prompt=len(prompt), reused=slot.target.length)
-        if end <= len(prompt):
+        if max_tokens < 1:
             yield Step((), (), counts, StopReason.LENGTH)
             return
         while True:
+            end = min(asked + constraint.rewritten, self.max_length)
             tree = self._draft(history, end, sessions, constraint.allowed(), before_layer)
             # What is too much of a prompt for one pass; the rest goes with the first tree.
             prefill_passes = prefill(self.target, slot.target, history, before_layer)
             logits, pending = self._verify(tree, history, slot.target, before_layer)
-            walk = self._walk(tree, logits, history, params, stop, constraint, end)
+            walk = self._walk(tree, logits, history, params, stop, constraint, asked)
             kept_rows = [*range(pending), *(pending + node for node in walk.nodes)]
             kept_tokens = [*history[slot.target.length :], *(tree.tokens[n] for n in walk.nodes[1:])]
             slot.target.keep(kept_rows, kept_tokens)
             history += [choice.token for choice in walk.emitted]
             counts = replace(
                 counts,
-                generated=counts.generated + len(walk.emitted),
+                generated=len(history) - len(prompt) - (constraint.rewritten - rewritten),
                 drafted=counts.drafted + len(tree) - 1,
                 accepted=counts.accepted + len(walk.nodes) - 1,
                 target_passes=counts.target_passes + prefill_passes + 1,
@@ -153,7 +162,7 @@ class Decoder:
         history: Sequence[int],
         end: int,
         sessions: Sequence[DraftSession],
-        allowed: Collection[int] | None,
+        allowed: Sequence[int] | None,
         before_layer: BeforeLayer,
     ) -> TokenTree:
         """The tree to verify next. No deeper than what may still be emitted before the bonus token."""
@@ -175,17 +184,20 @@ class Decoder:
         rows = range(pending, pending + len(tree))
         return self.target.forward(block, cache, rows, before_layer), pending
 
-    @staticmethod
     def _walk(
+        self,
         tree: TokenTree,
         logits: Tensor,
         history: Sequence[int],
         params: SamplingParams,
         stop: StopRule,
         constraint: Constraint,
-        end: int,
+        asked: int,
     ) -> _Walk:
-        """Draw at the root, descend while the drawn token is in the tree, end with the bonus token."""
+        """Draw at the root, descend while the drawn token is in the tree, end with the bonus token.
+
+        The walk ends where the path is `asked` tokens long, not counting rewritten ones.
+        """
         path, nodes = list(history), [0]
         emitted: list[Choice] = []
         while True:
@@ -194,7 +206,9 @@ class Decoder:
             choice = choose(row, params, path, position=len(path))
             emitted.append(choice)
             path.append(choice.token)
-            reason = stop.push(choice.token) or (StopReason.LENGTH if len(path) >= end else None)
+            reason = stop.push(choice.token)
+            if reason is None and len(path) >= min(asked + constraint.rewritten, self.max_length):
+                reason = StopReason.LENGTH
             child = tree.child(nodes[-1], choice.token)
             if child is not None:
                 nodes.append(child)

@@ -17,17 +17,22 @@ class Beginnings:
     """Finds the tokens that agree with a text that has to be written next."""
 
     def __init__(self, texts: Iterable[tuple[int, str]]) -> None:
-        """`texts`: ids with what each writes; those that write nothing are never allowed."""
-        self._sorted = sorted((text, token) for token, text in texts if text)
+        """`texts`: ids with what each writes.
+
+        Never allowed are those that write nothing, and those that write part of a character: the rest of it
+        would not agree with anything.
+        """
+        whole = [(text, token) for token, text in texts if text and "\N{REPLACEMENT CHARACTER}" not in text]
+        self._sorted = sorted(whole)
         self._texts = [text for text, _ in self._sorted]
         self.of = lru_cache(maxsize=64)(self._of)
 
-    def _of(self, owed: str) -> frozenset[int]:
-        """Ids of the tokens that begin with `owed` or that `owed` begins with."""
+    def _of(self, owed: str) -> tuple[int, ...]:
+        """Ids, ascending, of the tokens that begin with `owed` or that `owed` begins with."""
         found: set[int] = set()
         for length in range(1, len(owed) + 1):
             found |= self._range(owed[:length], exact=length < len(owed))
-        return frozenset(found)
+        return tuple(sorted(found))
 
     def _range(self, text: str, *, exact: bool) -> set[int]:
         found: set[int] = set()
@@ -45,8 +50,10 @@ class Debt:
     def __init__(self, owed: str, beginnings: Beginnings) -> None:
         self._owed = owed
         self._beginnings = beginnings
+        self.rewritten = 0
+        """Tokens so far that wrote nothing new."""
 
-    def allowed(self) -> frozenset[int] | None:
+    def allowed(self) -> tuple[int, ...] | None:
         """The ids that agree with what is owed; None if nothing is, or none agrees."""
         return (self._beginnings.of(self._owed) or None) if self._owed else None
 
@@ -54,8 +61,10 @@ class Debt:
         """Take in a token's text; what of it is new."""
         owed, self._owed = self._owed, ""
         if written.startswith(owed):
-            return written[len(owed) :]
-        if owed.startswith(written):
-            self._owed = owed[len(written) :]
-            return ""
-        return written  # None agreed: the word is given up.
+            new = written[len(owed) :]
+        elif owed.startswith(written):
+            self._owed, new = owed[len(written) :], ""
+        else:
+            new = written  # None agreed: the word is given up.
+        self.rewritten += bool(owed) and not new
+        return new

@@ -102,8 +102,9 @@ class PromptBuilder:
         No more than half of the context is kept free: who asks for more gets what fits. Raises
         RequestError if the template alone needs the rest.
         """
-        reserve = min(reserve, self._max_length // 2)
         prefix, suffix = self._joined(segments, "prefix"), self._joined(segments, "suffix")
+        reserve = min(reserve, self._max_length // 2)
+        owed = self._tokenizer.last_word(prefix.text)
         context = [s for s in segments if s.kind not in ("prefix", "suffix")]
         bare = CodePrompt(Segment("prefix", ""), path=path, language=language)
         budget = self._max_length - reserve - self._size(bare)
@@ -123,9 +124,7 @@ class PromptBuilder:
             language=language,
         )
         head, tail = self._around_prefix(rendered)
-        owed = self._tokenizer.last_word(prefix.text)
-        typed = replace(prefix, text=prefix.text[: len(prefix.text) - len(owed)])
-        tokens, fate = self._fit_prefix(typed, self._max_length - reserve - len(head) - len(tail))
+        tokens, fate = self._fit_prefix(prefix, owed, self._max_length - reserve - len(head) - len(tail))
         fitted_prefix = _Fitted(prefix, len(tokens), fate)
         fates = self._fates(segments, fitted_prefix, fitted_suffix, fitted_context)
         return BuiltPrompt((*head, *tokens, *tail), fates, owed)
@@ -152,12 +151,14 @@ class PromptBuilder:
     def _size(self, prompt: CodePrompt) -> int:
         return sum(map(len, self._around_prefix(prompt)))
 
-    def _fit_prefix(self, prefix: Segment, budget: int) -> tuple[list[int], Fate]:
+    def _fit_prefix(self, prefix: Segment, owed: str, budget: int) -> tuple[list[int], Fate]:
+        """The prefix without the word `owed` at its end, for which `budget` has to have room all the same."""
         drop, _ = _stepped_drop(len(prefix.text), budget * MAX_TOKEN_CHARACTERS)
-        tokens = self._tokenizer.encode(prefix.text[drop:])
-        if not drop and len(tokens) <= budget:
-            return tokens, "kept"
-        return trim_start(tokens, budget, self._starts_line), "trimmed"
+        word = self._tokenizer.encode(owed)
+        tokens = self._tokenizer.encode(prefix.text[drop:].removesuffix(owed)) + word
+        fits = not drop and len(tokens) <= budget
+        kept = tokens if fits else trim_start(tokens, budget, self._starts_line)
+        return kept[: max(0, len(kept) - len(word))], "kept" if fits else "trimmed"
 
     def _starts_line(self, token: int) -> bool:
         return self._tokenizer.decode([token]).startswith("\n")

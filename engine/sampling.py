@@ -6,7 +6,7 @@ passes before it were shaped, on what was cached, or on what was drafted.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,9 +48,9 @@ def _penalise(logits: Tensor, history: Sequence[int], penalty: float) -> Tensor:
     return logits.index_put((seen,), torch.where(values > 0, values / penalty, values * penalty))
 
 
-def only(logits: Tensor, allowed: Collection[int]) -> Tensor:
+def only(logits: Tensor, allowed: Sequence[int]) -> Tensor:
     """[vocab] logits with those outside `allowed` ruled out."""
-    kept = torch.tensor(sorted(allowed), device=logits.device)
+    kept = torch.tensor(allowed, device=logits.device)
     return torch.full_like(logits, -torch.inf).index_copy(0, kept, logits[kept])
 
 

@@ -82,9 +82,14 @@ class TextStream:
         self._cut = find_cut(self._text, self._spec)
         return self._cut.reason if self._cut else None
 
-    def allowed(self) -> frozenset[int] | None:
+    def allowed(self) -> tuple[int, ...] | None:
         """The ids that may come next; None if any may."""
         return self._debt.allowed() if self._debt else None
+
+    @property
+    def rewritten(self) -> int:
+        """Tokens so far that only wrote the word at the cursor again."""
+        return self._debt.rewritten if self._debt else 0
 
     @property
     def stop_string(self) -> str:

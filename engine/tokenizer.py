@@ -79,23 +79,26 @@ class Tokenizer:
     def last_word(self, text: str) -> str:
         """The end of `text` that would be other tokens if more were typed: '' where nothing would.
 
-        Indentation is not: what follows a line break begins a token of its own.
+        Indentation stays in the prompt: an editor has put it there, and it is right more often than not.
         """
         tail = text[-LONGEST_WORD:]
         pieces = self._fast.pre_tokenizer.pre_tokenize_str(tail) if self._fast.pre_tokenizer else []
         if pieces:
             word = tail[pieces[-1][1][0] :]
         else:  # It splits nothing beforehand: only the last token is known to depend on what follows.
-            ids = self.encode(tail)
-            word = self.decode(ids[-1:])
-        sure = word.isascii() and "\n" not in word and len(word) < len(tail) and tail.endswith(word)
+            before = self.decode(self.encode(tail)[:-1])
+            word = tail[len(before) :] if tail.startswith(before) else ""
+        sure = word.isascii() and "\n" not in word and len(word) < LONGEST_WORD
         return word if sure else ""
 
     def texts(self) -> list[tuple[int, str]]:
-        """Every id with the text it stands for by itself; '' for special tokens."""
+        """Every id with the text it writes behind other text; '' for special tokens."""
         ids = sorted(self.vocabulary().values())
-        texts = self._fast.decode_batch([[index] for index in ids], skip_special_tokens=True)
-        return list(zip(ids, texts, strict=True))
+        # Some tokenizers leave out the blank that a text begins with: something has to stand before it.
+        before = self.encode("a")[-1:]
+        start = len(self.decode(before))
+        texts = self._fast.decode_batch([[*before, index] for index in ids], skip_special_tokens=True)
+        return [(index, text[start:]) for index, text in zip(ids, texts, strict=True)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens left out."""

@@ -181,7 +181,7 @@ class Worker(Generic[S]):
             tokens,
             pool.take(request.session, tokens),
             progress.text,
-            request.max_tokens - len(progress.emitted),
+            request.max_tokens - len(progress.emitted) + progress.text.rewritten,
             lambda _layer: self._before_layer(job),
         )
         try:

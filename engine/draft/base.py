@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,12 +23,15 @@ class TreeLimits:
     depth: int
     width: int
     num_beams: int
-    allowed: Collection[int] | None = None
-    """The ids that may follow the root; None if any may."""
+    allowed: Sequence[int] | None = None
+    """The ids, ascending, that may follow the root; None if any may."""
 
     def allows(self, token: int) -> bool:
         """Whether `token` may follow the root."""
-        return self.allowed is None or token in self.allowed
+        if self.allowed is None:
+            return True
+        at = bisect_left(self.allowed, token)
+        return at < len(self.allowed) and self.allowed[at] == token
 
 
 class DraftSession(Protocol):

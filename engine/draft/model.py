@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from heapq import nlargest
 from typing import cast
 
@@ -55,7 +55,7 @@ class ModelSession:
     def _read(
         self,
         history: Sequence[int],
-        allowed: Collection[int] | None,
+        allowed: Sequence[int] | None,
         before_layer: Callable[[int], None],
     ) -> torch.Tensor:
         """Bring the cache up to `history`; probabilities of what may follow it [1, vocab]."""

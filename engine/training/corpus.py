@@ -1,7 +1,7 @@
-"""The corpus: source code out of wheels, the standard library and folders, filtered and cleaned.
+"""The corpus: source code out of wheels, installed packages and folders, filtered and cleaned.
 
 Owns what may be learnt from and the record of it: of what was kept, whose it is, and of what was left
-out, why. Wheels are read as archives; nothing of them is installed or run.
+out, why. Wheels are read as archives and installed packages as files; nothing of them is run.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import sys
 import sysconfig
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from email.message import Message
 from email.parser import HeaderParser
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 from engine.errors import TrainingError
 from engine.training.cleaning import MAX_FILE_BYTES, OWN, Reason, clean, fault
@@ -45,7 +47,7 @@ LEAST_CHARACTERS = 20_000
 class Source:
     """A package the corpus draws on, as recorded in the model card.
 
-    Of a package out of a folder the version is not known, and `sha256` is that of the texts kept.
+    `sha256` is a wheel's, else that of the texts kept; of a package out of a folder the version is not known.
     """
 
     package: str
@@ -107,13 +109,30 @@ def _wheel_files(wheel: Path) -> Iterator[tuple[str, str]]:
 
 def _stdlib_files() -> Iterator[tuple[str, str]]:
     root = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root).as_posix()
+    yield from _readable((path.relative_to(root).as_posix(), path) for path in root.rglob("*.py"))
+
+
+def _installed_files(installed: Distribution) -> Iterator[tuple[str, str]]:
+    own = (file for file in installed.files or () if file.suffix == ".py" and ".." not in file.parts)
+    yield from _readable((file.as_posix(), Path(str(file.locate()))) for file in own)
+
+
+def _readable(files: Iterable[tuple[str, Path]]) -> Iterator[tuple[str, str]]:
+    for name, path in files:
         if not SKIPPED_FOLDERS & set(name.split("/")[:-1]):
             try:
                 yield name, path.read_text("utf-8")
             except (UnicodeDecodeError, OSError):
                 continue
+
+
+def _same_name(package: str) -> str:
+    """A distribution's name as the package index compares it."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def _digest(files: Sequence[SourceFile]) -> str:
+    return hashlib.sha256("\0".join(file.text for file in files).encode()).hexdigest()
 
 
 def _by_hash(path: str) -> bytes:
@@ -160,7 +179,26 @@ class Corpus:
 
     def add_stdlib(self) -> None:
         version = ".".join(map(str, sys.version_info[:3]))
-        self._add("python-stdlib", version, "PSF-2.0", "", _stdlib_files())
+        self._add("python-stdlib", version, "PSF-2.0", None, _stdlib_files())
+
+    def add_installed(self, without: Collection[str], path: Sequence[str] | None = None) -> None:
+        """Read every package that is installed below `path` (sys.path), but for those named in `without`.
+
+        The first of a name counts, as it does for an import; licences are judged as those of wheels are.
+        """
+        found: dict[str, tuple[Message, Distribution]] = {}
+        for installed in distributions() if path is None else distributions(path=list(path)):
+            # A Message, as a wheel's is; the standard library's stubs declare less.
+            metadata = cast(Message, installed.metadata)
+            found.setdefault(_same_name(metadata.get("Name", "")), (metadata, installed))
+        for name in sorted(found.keys() - {"", *map(_same_name, without)}):
+            metadata, installed = found[name]
+            licence = wheel_licence(metadata)
+            if is_permissive(licence):
+                files = _installed_files(installed)
+                self._add(metadata["Name"], metadata["Version"], licence, None, files)
+            else:
+                self.refused[metadata["Name"]] = licence
 
     def add_folder(self, folder: Path) -> None:
         """Read the packages in a folder, or the folder as one. Raises TrainingError if it cannot be read.
@@ -194,10 +232,9 @@ class Corpus:
                 kept.append(file)
             else:
                 self._left_out[file] += 1
-        digest = hashlib.sha256("\0".join(file.text for file in kept).encode()).hexdigest()
         characters = sum(len(file.text) for file in kept)
         self.files += kept
-        self.sources.append(Source(package, "", licence, digest, len(kept), characters))
+        self.sources.append(Source(package, "", licence, _digest(kept), len(kept), characters))
 
     def _read(self, package: str, home: Path, path: Path) -> SourceFile | Reason:
         """One file of a folder, cleaned, or why it is left out."""
@@ -234,7 +271,7 @@ class Corpus:
         return next(name for name in names if name not in taken)
 
     def _add(
-        self, package: str, version: str, licence: str, digest: str, files: Iterable[tuple[str, str]]
+        self, package: str, version: str, licence: str, digest: str | None, files: Iterable[tuple[str, str]]
     ) -> None:
         kept: list[SourceFile] = []
         characters = 0
@@ -251,6 +288,7 @@ class Corpus:
             characters += len(text)
             kept.append(SourceFile(package, path, text))
         self.files += kept
+        digest = _digest(kept) if digest is None else digest
         self.sources.append(Source(package, version, licence, digest, len(kept), characters))
 
     def summary(self) -> Summary:

@@ -45,6 +45,7 @@ MEASURED_PROMPTS = 40
 TOKENS_PER_PARAMETER = 20
 """What pays for a model trained from nothing (Hoffmann et al. 2022)."""
 DISTILLATION_EPOCHS = 3
+ENDS_BYTES = 1 << 20
 
 Say = Callable[[str], None]
 
@@ -140,17 +141,30 @@ def train_draft(job: DraftJob, split: Split, out: Path, say: Say) -> Trained:
 
 def _claim(path: Path, job: DraftJob, split: Split) -> None:
     """Write down what this folder is for. Raises TrainingError if it is for something else."""
-    digest = hashlib.sha256()
+    corpus, models = hashlib.sha256(), hashlib.sha256()
     for file in (*split.train, *split.held_out):
-        digest.update(f"{file.package}\0{file.path}\0{file.text}\0".encode())
-    claim = json.dumps(asdict(job) | {"corpus": digest.hexdigest()}, indent=1)
+        corpus.update(f"{file.package}\0{file.path}\0{file.text}\0".encode())
+    for name in filter(None, (job.target, job.start)):
+        for weights in sorted(find(name).glob("*.safetensors")):
+            models.update(_ends(weights))
+    digests = {"corpus": corpus.hexdigest(), "models": models.hexdigest()}
+    claim = json.dumps(asdict(job) | digests, indent=1)
     if not path.exists():
         path.write_text(claim)
     elif path.read_text() != claim:
         raise TrainingError(
-            f"{path.parent} was begun with other options or other code, and cannot be resumed with these. "
+            f"{path.parent} was begun with other options, code or models, and cannot be resumed with these. "
             "Choose another --out, or delete that folder."
         )
+
+
+def _ends(weights: Path) -> bytes:
+    """A file's size, first and last megabyte: enough to tell two trainings apart, and soon read."""
+    size = weights.stat().st_size
+    with weights.open("rb") as file:
+        head = file.read(ENDS_BYTES)
+        file.seek(max(0, size - ENDS_BYTES))
+        return str(size).encode() + head + file.read()
 
 
 def _begin(job: DraftJob, target: _Target, say: Say) -> tuple[LlamaForCausalLM, bool]:

@@ -1,7 +1,7 @@
 """Training examples: files cut at a cursor and written through the daemon's own prompt template.
 
-Owns what typing does to a prompt: where cursors fall, what the suffix looks like by then, which
-context happens to be known. The rendering itself is `engine.templates`, so that the path a model is
+Owns what typing does to a prompt: where the cursor is, what the suffix looks like by then, which context
+happens to be known. The rendering itself is `engine.templates`, so that the path a model is
 trained on is the path it is served on.
 """
 
@@ -69,18 +69,6 @@ def _end_of_middle(text: str, rng: random.Random) -> int:
         line_end = text.find("\n", offset)
         return len(text) if line_end < 0 else line_end
     return offset
-
-
-def _cursors(text: str, rng: random.Random) -> list[int]:
-    """Offsets at which typing stood and the text was cut into separately encoded runs.
-
-    Half of them anywhere, half just behind a blank within a line: ``self.name = `` is where people
-    wait for a suggestion, and there the blank is a token of its own.
-    """
-    wanted = 1 + len(text) // 120
-    anywhere = [rng.randrange(len(text) + 1) for _ in range(wanted)]
-    blanks = [match.end() for match in re.finditer(r"\S (?=\S)", text)]
-    return sorted({*anywhere, *rng.sample(blanks, k=min(wanted, len(blanks)))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +150,9 @@ class ExampleMaker:
         if rng.random() < mix.rename:
             code, suffix, *pieces = _rename([code, suffix, *(p for _, p in neighbours)], self._names, rng)
             neighbours = [(path, piece) for (path, _), piece in zip(neighbours, pieces, strict=True)]
-        cursors = [*_cursors(code, rng), len(code)]
-        asked = rng.choice(cursors)
-        prefix = Segment("prefix", code[:asked])
+        typed = code[: rng.randrange(len(code) + 1)]
+        # The word at the cursor is the answer's to write: see `engine.healing`.
+        prefix = Segment("prefix", typed[: len(typed) - len(self._tokenizer.last_word(typed))])
         prompt = CodePrompt(
             prefix=prefix,
             suffix=Segment("suffix", suffix) if suffix else None,
@@ -178,22 +166,12 @@ class ExampleMaker:
             code_start = len(ids)
             if isinstance(piece, Special):
                 ids.append(self._tokenizer.special(piece.token))
-            elif piece.segment is prefix:
-                ids += self._typed(code, [c for c in cursors if c <= asked])
-                continue
             else:
                 ids += self._tokenizer.encode(piece.text)
-            code_start = len(ids)
-        ids += self._typed(code, [c for c in cursors if c >= asked], start=asked)
+            if isinstance(piece, Special) or piece.segment is not prefix:
+                code_start = len(ids)
+        ids += self._tokenizer.encode(code[len(prefix.text) :])
         return Example([*ids, self._end], code_start)
-
-    def _typed(self, code: str, cursors: Sequence[int], start: int = 0) -> list[int]:
-        """Ids of `code` from `start` to the last of `cursors`, each run between two cursors by itself."""
-        ids: list[int] = []
-        for cursor in cursors:
-            ids += self._tokenizer.encode(code[start:cursor])
-            start = cursor
-        return ids
 
     def epoch(self) -> Iterator[Example]:
         """Every file once in random order, in windows that follow one another."""

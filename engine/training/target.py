@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,9 +44,14 @@ def train_target(recipe: Recipe, work: Path, weights: Path | None = None, *, com
     if os.environ.get("RANK", "0") == "0":
         half = torch.bfloat16 if choose_device().type == "cuda" else torch.float32
         nn.Module.to(model, half)
-        model.save_pretrained(work / "target" / "model", max_shard_size=SHARD)
+        temporary = work / "target" / "model.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        model.save_pretrained(temporary, max_shard_size=SHARD)
         for name in ("tokenizer.json", "tokenizer_config.json"):
-            (work / "target" / "model" / name).write_bytes((work / "tokenizer" / name).read_bytes())
+            shutil.copyfile(work / "tokenizer" / name, temporary / name)
+        finished = work / "target" / "model"
+        shutil.rmtree(finished, ignore_errors=True)
+        temporary.replace(finished)
 
 
 def main() -> None:

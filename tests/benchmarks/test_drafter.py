@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.drafter import Answer, compare, main, per_pass, summarize
 from engine.protocol import TokenCounts
+from engine.training import draft
 from tests.benchmarks.repositories import commit
 from tests.engine.training.samples import python, write
 
@@ -95,19 +96,21 @@ def test_what_cannot_be_measured_ends_the_command_with_a_reason(
 
 @pytest.mark.slow
 def test_a_repository_is_learnt_from_and_its_newer_code_is_measured_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(draft, "MEASURED_PROMPTS", 2)
+    monkeypatch.setattr(draft, "HELD_OUT_LESSONS", 2)
     repository = write(tmp_path / "shop", {f"m{seed}.py": python(seed, 24) for seed in range(8)})
     first = commit(repository)
     write(repository, {"m8.py": python(8, 6)})
     second = commit(repository)
     options = ["--repo", str(repository), "--since", "HEAD~1", "--work", str(tmp_path / "work")]
-    main([*options, "--tokens", "16000", "--lessons", "8", "--prompts", "3"])
+    main([*options, "--tokens", "8192", "--lessons", "2", "--prompts", "2"])
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert figures["repository"] == "shop"
     assert (figures["since"], figures["head"]) == ({"revision": "HEAD~1", "commit": first}, second)
     assert figures["training"]["files"] == 8
-    assert figures["new_runs"] >= figures["prompts"] == 3
+    assert figures["new_runs"] >= figures["prompts"] == 2
     assert figures["tokens_per_pass"].keys() == {
         *("ngrams", "before", "after"),
         *("before_alone", "after_alone"),

@@ -156,8 +156,10 @@ class Narrow:
         self.pushed += 1
         return None
 
-    def allowed(self) -> set[int] | None:
-        return {self.pushed + 5, self.pushed + 9, 23} if self.pushed < self.until else None
+    rewritten = 0
+
+    def allowed(self) -> tuple[int, ...] | None:
+        return (self.pushed + 5, self.pushed + 9, 23) if self.pushed < self.until else None
 
 
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED, PENALISED], ids=["greedy", "sampled", "penalised"])
@@ -185,11 +187,61 @@ def test_under_a_constraint_text_is_what_plain_decoding_under_it_gives(
     assert texts[0] != plain(target, params)
 
 
+class Rewriting(Never):
+    """Says that the first tokens only wrote again what was there."""
+
+    def __init__(self, of: int) -> None:
+        self.pushed = 0
+        self.of = of
+
+    def push(self, token: int) -> StopReason | None:
+        self.pushed += 1
+        return None
+
+    def allowed(self) -> None:
+        return None
+
+    @property
+    def rewritten(self) -> int:
+        return min(self.pushed, self.of)
+
+
+@pytest.mark.parametrize("speculative", [False, True])
+def test_tokens_that_write_a_word_again_are_not_among_those_asked_for(speculative: bool, target: Transformer):
+    rewriting = Rewriting(3)
+    decoder = Decoder(target, [NgramDrafter()], LIMITS, CONTEXT)
+    *_, last = steps = list(
+        decoder.generate(
+            PROMPT,
+            decoder.new_slot(),
+            GREEDY,
+            rewriting,
+            max_tokens=5,
+            speculative=speculative,
+            before_layer=lambda _: None,
+            constraint=rewriting,
+        )
+    )
+    assert len(tokens_of(steps)) == 8
+    assert last.counts.generated == 5
+    resumed = decoder.generate(
+        [*PROMPT, *tokens_of(steps)],
+        decoder.new_slot(),
+        GREEDY,
+        rewriting,
+        max_tokens=2,
+        speculative=speculative,
+        before_layer=lambda _: None,
+        constraint=rewriting,
+    )
+    assert len(tokens_of(list(resumed))) == 2
+
+
 def test_drafters_propose_only_what_may_follow_the_root(
     target: Transformer, checkpoints: dict[str, Checkpoint]
 ):
     model = Transformer.load(checkpoints["draft"], "cpu", "fp32")
-    limits = replace(LIMITS, allowed={3, 4, 5})
+    limits = replace(LIMITS, allowed=(3, 4, 5))
     for drafter in (NgramDrafter(), ModelDrafter(model, CONTEXT, LIMITS)):
         tree = TokenTree.root(7)
         drafter.open(drafter.new_cache()).grow(tree, [8, 7, 3, 8, 7, 9, 8, 7], limits, lambda _: None)

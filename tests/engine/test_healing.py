@@ -3,6 +3,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import decoders, models, normalizers
+from transformers import PreTrainedTokenizerFast
 
 from engine.healing import Beginnings, Debt
 from engine.prompt import PromptBuilder
@@ -23,20 +26,27 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 @given(st.text("abc( ", min_size=1, max_size=5))
 def test_the_tokens_allowed_are_those_that_agree_with_what_is_owed(owed: str):
-    agreeing = {i for i, text in TEXTS if text and (text.startswith(owed) or owed.startswith(text))}
-    assert Beginnings(TEXTS).of(owed) == agreeing
+    agreeing = [i for i, text in TEXTS if text and (text.startswith(owed) or owed.startswith(text))]
+    assert list(Beginnings(TEXTS).of(owed)) == agreeing
 
 
 @given(st.text("abc", max_size=6), st.randoms(use_true_random=False))
 def test_whatever_allowed_tokens_come_the_text_begins_with_the_word_and_only_the_rest_is_new(owed: str, rng):
     debt = Debt(owed, Beginnings(TEXTS))
     written = new = ""
+    pieces = 0
     while (allowed := debt.allowed()) is not None:
-        token = rng.choice(sorted(allowed))
+        token = rng.choice(allowed)
+        pieces += 1
         written += WORDS[token]
         new += debt.pay(WORDS[token])
     assert written == owed + new
+    assert debt.rewritten == pieces - bool(new)
     assert debt.pay("abc") == "abc"
+
+
+def test_a_token_that_ends_within_a_character_is_never_allowed():
+    assert Beginnings([(0, " \ufffd"), (1, " "), (2, "\ufffd"), (3, " a")]).of(" ") == (1, 3)
 
 
 def test_a_word_that_no_token_agrees_with_is_given_up():
@@ -58,7 +68,8 @@ def test_a_word_that_no_token_agrees_with_is_given_up():
         ("class A:\n", ""),
         ("x = 'é", ""),
         ("", ""),
-        ("x", ""),
+        ("x", "x"),
+        ("imp", "imp"),
         ("a" * 200, ""),
     ],
 )
@@ -88,13 +99,20 @@ def test_no_special_token_agrees_with_any_text(tokenizer: Tokenizer):
     assert all(special not in Beginnings(tokenizer.texts()).of(text) for text in ("<", "<|eot_id|>", " "))
 
 
-def test_a_tokenizer_that_splits_nothing_beforehand_gives_up_its_last_token(tmp_path: Path):
-    from tokenizers import Tokenizer as FastTokenizer
-    from tokenizers import decoders, models
-    from transformers import PreTrainedTokenizerFast
-
-    pieces = {"<unk>": 0, "▁": 1, "▁ret": 2, "urn": 3, "▁re": 4, "r": 5, "e": 6, "t": 7, "u": 8, "n": 9}
-    fast = FastTokenizer(models.Unigram([(piece, -float(i)) for piece, i in pieces.items()], unk_id=0))
-    fast.decoder = decoders.Replace("▁", " ")  # type: ignore[assignment]
+def test_a_tokenizer_that_writes_blanks_into_its_words_is_healed_as_well(tmp_path: Path):
+    """The way of Llama 2 and CodeLlama: nothing is split beforehand, and a text's first blank is implied."""
+    merges = [("n", "a"), ("m", "e"), ("na", "me"), ("▁", "name"), ("▁", "na"), ("▁", "x"), ("▁", "=")]
+    pieces = ["<unk>", *"▁abcdefghijklmnopqrstuvwxyz=.", *(a + b for a, b in merges)]
+    fast = FastTokenizer(models.BPE({p: i for i, p in enumerate(pieces)}, merges, unk_token="<unk>"))
+    fast.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])  # type: ignore[assignment]
+    fast.decoder = decoders.Sequence(  # type: ignore[assignment]
+        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
     PreTrainedTokenizerFast(tokenizer_object=fast, unk_token="<unk>").save_pretrained(tmp_path)
-    assert Tokenizer.load(tmp_path).last_word("▁return") == "urn"
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.last_word("x = na") == " na"
+    allowed = Beginnings(tokenizer.texts()).of(" na")
+    assert {pieces[i] for i in allowed} == {"▁", "▁na", "▁name"}
+    debt = Debt(" na", Beginnings(tokenizer.texts()))
+    write = tokenizer.detokenizer(tokenizer.encode("x =")).push
+    assert debt.pay(write(pieces.index("▁name"))) == "me"

@@ -163,3 +163,34 @@ def test_a_folder_that_is_none_is_refused_by_name(tmp_path: Path):
     file = write(tmp_path, {"a.py": ""}) / "a.py"
     with pytest.raises(TrainingError, match=r"a\.py is a file"):
         Corpus.from_folders([file])
+
+
+def install(site: Path, name: str, licence: str, files: dict[str, str]) -> None:
+    """As pip leaves a package: files, and a record of them."""
+    write(site, files)
+    info = site / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Name: {name}\nVersion: 1.0\nLicense-Expression: {licence}\n\n")
+    (info / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+
+
+def test_installed_packages_are_read_by_the_rules_for_wheels_but_for_those_named(tmp_path: Path):
+    install(tmp_path, "Zoo_keeper", "MIT", {"zoo/a.py": python(1), "zoo/tests/b.py": python(2)})
+    install(tmp_path, "theirs", "GPL-3.0-only", {"theirs/a.py": python(3)})
+    install(tmp_path, "Held.Out", "MIT", {"held/a.py": python(4)})
+    write(tmp_path, {"stray.py": python(5)})
+    corpus = Corpus()
+    corpus.add_installed(without=["held-out"], path=[str(tmp_path)])
+    assert [(file.package, file.path) for file in corpus.files] == [("Zoo_keeper", "zoo/a.py")]
+    assert corpus.refused == {"theirs": "GPL-3.0-only"}
+    (source,) = corpus.sources
+    assert (source.version, source.licence, len(source.sha256)) == ("1.0", "MIT", 64)
+
+
+def test_of_two_installed_packages_of_one_name_the_first_counts(tmp_path: Path):
+    for number, site in enumerate(("first", "second")):
+        (tmp_path / site).mkdir()
+        install(tmp_path / site, "zoo", "MIT", {f"zoo/{site}.py": python(number)})
+    corpus = Corpus()
+    corpus.add_installed(without=(), path=[str(tmp_path / "first"), str(tmp_path / "second")])
+    assert [file.path for file in corpus.files] == ["zoo/first.py"]

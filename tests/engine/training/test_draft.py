@@ -151,8 +151,21 @@ def test_a_draft_is_continued_also_from_another_vocabulary(pair: Pair, tmp_path:
 
 @pytest.mark.slow
 def test_a_folder_that_holds_another_training_is_refused(pair: Pair):
-    with pytest.raises(TrainingError, match="other options or other code"):
+    with pytest.raises(TrainingError, match="other options, code or models"):
         train_draft(replace(pair.job, seed=1), pair.parts, pair.work / "draft", pair.said.append)
+
+
+@pytest.mark.slow
+def test_a_folder_begun_for_a_target_that_has_changed_since_is_refused(pair: Pair, tmp_path: Path):
+    target, out = tmp_path / "target", tmp_path / "out"
+    shutil.copytree(pair.target, target)
+    job = replace(pair.job, target=str(target), tokens=8_000, lessons=4)
+    train_draft(job, pair.parts, out, pair.said.append)
+    weights = bytearray((target / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (target / "model.safetensors").write_bytes(weights)
+    with pytest.raises(TrainingError, match="models"):
+        train_draft(job, pair.parts, out, pair.said.append)
 
 
 @pytest.mark.slow

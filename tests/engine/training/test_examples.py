@@ -41,10 +41,12 @@ def test_an_example_is_the_daemons_own_prompt_continued_to_the_end_token(folder:
     assert example.code_start == len(prompt)
 
 
-def test_cursors_cut_the_code_where_typing_stands(folder: Path):
-    examples = [maker(folder, PLAIN).example(FILES[0], 0, 400).tokens for _ in range(3)]
-    whole = Tokenizer.load(folder).encode(CODE[:400])
-    assert all(len(ids) > len(whole) for ids in examples)
+def test_the_code_of_an_example_is_tokenised_as_a_healed_prompt_and_its_answer_are(folder: Path):
+    tokenizer = Tokenizer.load(folder)
+    whole = tokenizer.encode(CODE[:400])
+    for _ in range(20):
+        example = maker(folder, PLAIN).example(FILES[0], 0, 400)
+        assert example.tokens[example.code_start : -1] == whole
 
 
 def test_a_renamed_word_is_renamed_alike_throughout(folder: Path):
