@@ -20,6 +20,7 @@ from engine.training.corpus import SourceFile
 
 PREFIX_LINES, SUFFIX_LINES = 60, 15
 """Lines shown before and after the cursor's own."""
+MISSES = 2000
 BLOCK_LINES = 8
 """Lines of the longest block asked for, as many as the front end suggests."""
 
@@ -97,14 +98,38 @@ class _Line:
         )
 
 
+class Patience:
+    """Ends a search that draws at random and finds nothing."""
+
+    def __init__(self, wanted: str) -> None:
+        self._wanted = wanted
+        self._missed = 0
+
+    def holds(self) -> bool:
+        """True. Raises ValueError once a great many draws in a row have been missed."""
+        self._missed += 1
+        if self._missed > MISSES:
+            raise ValueError(f"there seem to be no {self._wanted} in these files; use others")
+        return True
+
+    def renew(self) -> None:
+        """A draw has hit."""
+        self._missed = 0
+
+
 def _lines(files: Sequence[SourceFile], rng: random.Random) -> Iterator[_Line]:
-    """Random lines of code, for ever: no comment, none of a file's first five, none of under 4 characters."""
-    while True:
+    """Random lines of code, for ever: no comment, none of a file's first five, none of under 4 characters.
+
+    Raises ValueError where there seem to be none.
+    """
+    patience = Patience("lines of code below the fifth")
+    while patience.holds():
         file = rng.choice(files)
         lines = file.text.split("\n")
         at = rng.randrange(len(lines))
         code = lines[at].strip()
         if at >= 5 and len(code) >= 4 and not code.startswith("#"):
+            patience.renew()
             yield _Line(file, lines, at)
 
 
@@ -138,9 +163,12 @@ def bracketed(line: str) -> list[range]:
 def between_cursors(files: Sequence[SourceFile], seed: int) -> Iterator[Cursor]:
     """between_text, for ever: within a random pair of brackets, which holds something after the cursor."""
     rng = random.Random(f"between_text {seed}")
+    patience = Patience("brackets with something in them")
     for line in _lines(files, rng):
+        patience.holds()
         places = [(c, r.stop) for r in bracketed(line.text) for c in r if line.text[c : r.stop].strip()]
         if places:
+            patience.renew()
             column, stop = rng.choice(places)
             yield line.cursor("between_text", column, stop - column)
 
@@ -156,10 +184,13 @@ def block_at(text: str, indent: int) -> str:
 
 def block_cursors(files: Sequence[SourceFile], seed: int) -> Iterator[Cursor]:
     """block, for ever: at a random line of a block that has at most `BLOCK_LINES` from there on."""
+    patience = Patience(f"indented blocks of up to {BLOCK_LINES} lines")
     for line in _lines(files, random.Random(f"block {seed}")):
+        patience.holds()
         rest = "\n".join(line.lines[line.at :])[line.indent :]
         expected = block_at(rest, line.indent)
         if line.indent and expected.count("\n") < BLOCK_LINES:
+            patience.renew()
             yield line.cursor("block", line.indent, len(expected))
 
 

@@ -37,6 +37,7 @@ from engine.draft import Drafter, ModelDrafter, NgramDrafter, TreeLimits
 from engine.errors import UmbrellaError
 from engine.loaded import LoadedEngine
 from engine.model import Transformer
+from engine.prompt import BuiltPrompt
 from engine.protocol import Segment, StopSpec, TokenCounts
 from engine.sampling import SamplingParams
 from engine.templates import template_for
@@ -87,22 +88,24 @@ class Race:
     def ask(self, cursor: Cursor) -> dict[str, Answer]:
         """The answer with each drafter. Raises RequestError if the context holds no prompt at all."""
         segments = (Segment("prefix", cursor.prefix), Segment("suffix", cursor.suffix))
-        prompt = self._engine.prompts.code(segments, cursor.path, cursor.language, BLOCK_TOKENS).tokens
+        prompt = self._engine.prompts.code(segments, cursor.path, cursor.language, BLOCK_TOKENS)
         # Passes over the prompt would count against whoever comes first.
         self._generate(NGRAMS, prompt, StopSpec(), 1)
         spec = extent(cursor).spec
         return {name: self._generate(name, prompt, spec, BLOCK_TOKENS) for name in self._decoders}
 
-    def _generate(self, name: str, prompt: Sequence[int], spec: StopSpec, max_tokens: int) -> Answer:
+    def _generate(self, name: str, prompt: BuiltPrompt, spec: StopSpec, max_tokens: int) -> Answer:
+        stream = self._engine.text_stream(prompt.tokens, spec, prompt.owed)
         steps = list(
             self._decoders[name].generate(
-                prompt,
+                prompt.tokens,
                 self._slots[name],
                 SamplingParams(),
-                self._engine.text_stream(prompt, spec),
+                stream,
                 max_tokens=max_tokens,
                 speculative=True,
                 before_layer=lambda _: None,
+                constraint=stream,
             )
         )
         return Answer(tuple(token for step in steps for token in step.tokens), steps[-1].counts)

@@ -61,7 +61,7 @@ class Answer:
     counts: dict[str, TokenCounts]
     """By drafter."""
     loss: float | None
-    """Mean nats a token of the code before the cursor; None if there is none."""
+    """Mean nats a token of the code before the cursor; None if the prompt does not end with any."""
     gap: float | None
     """The target's best logit less its second best where speculation as shipped and plain decoding part.
 
@@ -136,8 +136,8 @@ class Judge:
         """Run the prompt. Returns the loss over the code in it that stands before the cursor."""
         code = min(len(self._engine.tokenizer.encode(prefix)), len(prompt) - 1)
         logits = self._forward(prompt, range(len(prompt) - code - 1, len(prompt) - 1))
-        if not code:
-            return None
+        if not code or list(prompt[-code:]) != self._engine.tokenizer.encode(prefix)[-code:]:
+            return None  # Nothing stands before the cursor, or the template puts the suffix there.
         return float(torch.nn.functional.cross_entropy(logits, torch.tensor(prompt[-code:])))
 
     def _generate(

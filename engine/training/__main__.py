@@ -65,6 +65,8 @@ def main() -> None:
     draft = train_draft(draft_job(recipe, quantised), parts, work / "draft", print)
     for name, folder in (("target", quantised), ("draft", draft.folder)):
         shutil.copytree(folder, out / name, dirs_exist_ok=True)
+        for file in (out / name).iterdir():
+            file.chmod(0o644)  # Read by whoever installs the package, not by its builder alone.
     # What the last benchmark measured was another pair.
     write_card(work, options.recipe, out)
 

@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from engine.checkpoint import Checkpoint, find
 from engine.config import EngineConfig
-from engine.decode import Step
+from engine.decode import Decoder, Step
+from engine.draft import Drafter, ModelDrafter, NgramDrafter, TreeLimits
 from engine.loaded import LoadedEngine
+from engine.model import Transformer
 from engine.protocol import StopSpec
 from engine.sampling import SamplingParams
 from engine.training.examples import Opening
 from engine.training.progress import watched
 
+MAX_TOKENS = 64
+
 
 def tokens_per_pass(
-    config: EngineConfig, draft: str | None, openings: Sequence[Opening], max_tokens: int = 64
+    engine: LoadedEngine, config: EngineConfig, draft: str | None, openings: Sequence[Opening]
 ) -> float:
-    """Tokens emitted by the passes of the target over all `openings`, greedily; `draft` None: n-grams alone.
+    """Tokens that a pass of the target gives over all `openings`, greedily, with the draft and n-grams.
 
-    Raises CheckpointError or ConfigError if the models cannot be loaded together.
+    `draft` None: n-grams alone. `config` says what trees may look like. Raises CheckpointError.
     """
-    engine = LoadedEngine.load(replace(config, draft_model=draft), lambda _: None)
+    limits = TreeLimits(config.tree_size - 1, config.depth, config.width, config.num_beams)
+    max_length = engine.decoder.max_length
+    drafters: list[Drafter] = [NgramDrafter()]
+    if draft is not None:
+        model = Transformer.load(Checkpoint.open(find(draft)), config.device, config.dtype)
+        drafters.append(ModelDrafter(model, max_length, limits))
+    decoder = Decoder(engine.decoder.target, drafters, limits, max_length)
     title = f"measuring {'n-grams alone' if draft is None else 'the draft'}"
-    lasts = [_last_step(engine, opening.tokens, max_tokens) for opening in watched(openings, title)]
+    lasts = [_last_step(engine, decoder, opening.tokens) for opening in watched(openings, title)]
     return sum(s.counts.generated for s in lasts) / sum(s.counts.target_passes for s in lasts)
 
 
-def _last_step(engine: LoadedEngine, prompt: Sequence[int], max_tokens: int) -> Step:
-    decoder = engine.decoder
+def _last_step(engine: LoadedEngine, decoder: Decoder, prompt: Sequence[int]) -> Step:
     *_, last = decoder.generate(
         prompt,
         decoder.new_slot(),
         SamplingParams(),
         engine.text_stream(prompt, StopSpec()),
-        max_tokens=max_tokens,
+        max_tokens=MAX_TOKENS,
         speculative=True,
         before_layer=lambda _: None,
     )

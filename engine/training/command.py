@@ -51,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="not-copyleft",
         help="what a package may state about itself to be learnt from (%(default)s)",
     )
+    parser.add_argument(
+        "--learning-rate", type=float, metavar="R", help="of the matrices; by default 0.005 to 0.02"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true", help="compile the model first: worth it on a GPU")
 
@@ -58,16 +61,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Train and print what came of it. Raises TrainingError, CheckpointError or ConfigError."""
     try:
+        return _run(options, say)
+    except KeyboardInterrupt:
+        say(f"Interrupted. {options.out} keeps what was saved last: the same command goes on from there.")
+        return INTERRUPTED
+    except OSError as error:
+        raise TrainingError(f"{error}. Make room for it to be written, or choose another --out.") from error
+
+
+def _run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
+    try:
         from engine.training.corpus import Corpus
         from engine.training.draft import DraftJob, train_draft
         from engine.training.held_out import split
         from engine.training.shapes import DRAFT_SIZES
     except ModuleNotFoundError as error:
         raise TrainingError(f"{EXTRA} ({error})") from error
-    for name in ("tokens", "lessons", "length"):
+    for name, least in (("tokens", 1), ("lessons", 1), ("length", 1), ("seed", 0)):
         value = getattr(options, name)
-        if value is not None and value < 1:
-            raise TrainingError(f"--{name} must be at least 1")
+        if value is not None and value < least:
+            raise TrainingError(f"--{name} must be at least {least}")
+    if options.learning_rate is not None and not 0 < options.learning_rate < 1:
+        raise TrainingError("--learning-rate must be between 0 and 1")
     corpus = Corpus.from_folders(options.corpus, options.licence)
     _show_corpus(corpus.summary())
     parts = split(corpus.files, options.held_out, seed=options.seed)
@@ -80,15 +95,11 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         tokens=options.tokens,
         lessons=options.lessons,
         length=options.length,
+        learning_rate=options.learning_rate,
         seed=options.seed,
         compiled=options.compile,
     )
-    try:
-        trained = train_draft(job, parts, options.out, say)
-    except KeyboardInterrupt:
-        say(f"Interrupted. {options.out} keeps what was saved last: the same command goes on from there.")
-        return INTERRUPTED
-    _show_result(trained)
+    _show_result(train_draft(job, parts, options.out, say), options.target)
     return 0
 
 
@@ -102,7 +113,7 @@ def _show_corpus(summary: Summary) -> None:
     Console(stderr=True).print(table)
 
 
-def _show_result(trained: Trained) -> None:
+def _show_result(trained: Trained, target: str) -> None:
     lines = [
         f"{trained.folder}: {trained.parameters:,} parameters.",
         "Tokens a pass of the target, on held-out prompts:",
@@ -111,6 +122,8 @@ def _show_result(trained: Trained) -> None:
         f"  with this draft        {trained.after:.2f}",
         f"The curves of its training are in {trained.folder.parent / 'work'}.",
         "To use it, write into engine.toml:",
-        f'  draft_model = "{trained.folder.resolve()}"',
+        f"  model = '{target}'",
+        f"  draft_model = '{trained.folder.resolve()}'",
+        f"  template = '{trained.template}'",
     ]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -137,7 +137,7 @@ def _digest(files: Sequence[SourceFile]) -> str:
 
 def _by_hash(path: str) -> bytes:
     """A key to sort by that does not depend on how files are named, so that any part of them is a sample."""
-    return hashlib.sha256(path.encode()).digest()
+    return hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()
 
 
 class Corpus:

@@ -46,6 +46,9 @@ TOKENS_PER_PARAMETER = 20
 """What pays for a model trained from nothing (Hoffmann et al. 2022)."""
 DISTILLATION_EPOCHS = 3
 ENDS_BYTES = 1 << 20
+LOGIT_BYTES = 10
+"""Of one logit while it is learnt from: in half precision, in float32, and its gradient."""
+CPU_LOGITS_BYTES = 2 << 30
 
 Say = Callable[[str], None]
 
@@ -69,6 +72,8 @@ class DraftJob:
     lesson_length: int = 512
     """Tokens of a lesson, the target's continuation included."""
     continuation: int = 96
+    learning_rate: float | None = None
+    """Of the matrices (Muon). None: 0.02 and then 0.01 for a new draft, 0.005 where one is continued."""
     seed: int = 0
     compiled: bool = False
 
@@ -78,6 +83,7 @@ class Trained:
     """A finished draft, and tokens per pass of the target on held-out prompts."""
 
     folder: Path
+    template: str
     parameters: int
     ngrams_alone: float
     before: float | None
@@ -124,18 +130,25 @@ def train_draft(job: DraftJob, split: Split, out: Path, say: Say) -> Trained:
     finished = out / "model"
     if not finished.exists():
         course.learn_code(model)
-        course.learn_from_target(model)
+    # No longer than what it is asked about: a context of 128k would be gigabytes of cache.
+    config = EngineConfig(
+        model=job.target, draft_model=None, template=target.template.name, max_length=lesson_length
+    )
+    engine = LoadedEngine.load(config, lambda _: None)
+    if not finished.exists():
+        course.learn_from_target(model, engine)
         with disk_full_is_an_error_of_ours(out):
             _save(model, target, finished)
     say("Measuring.")
-    config = EngineConfig(model=job.target, template=target.template.name)
     prompts = list(islice(course.openings(split.held_out, job.seed + 2), MEASURED_PROMPTS))
+    before = job.start if has_the_vocabulary else None
     return Trained(
         folder=finished,
+        template=target.template.name,
         parameters=model.num_parameters(),
-        ngrams_alone=tokens_per_pass(config, None, prompts),
-        before=tokens_per_pass(config, job.start, prompts) if job.start and has_the_vocabulary else None,
-        after=tokens_per_pass(config, str(finished), prompts),
+        ngrams_alone=tokens_per_pass(engine, config, None, prompts),
+        before=tokens_per_pass(engine, config, before, prompts) if before else None,
+        after=tokens_per_pass(engine, config, str(finished), prompts),
     )
 
 
@@ -143,19 +156,27 @@ def _claim(path: Path, job: DraftJob, split: Split) -> None:
     """Write down what this folder is for. Raises TrainingError if it is for something else."""
     corpus, models = hashlib.sha256(), hashlib.sha256()
     for file in (*split.train, *split.held_out):
-        corpus.update(f"{file.package}\0{file.path}\0{file.text}\0".encode())
+        corpus.update(f"{file.package}\0{file.path}\0{file.text}\0".encode("utf-8", "surrogateescape"))
     for name in filter(None, (job.target, job.start)):
         for weights in sorted(find(name).glob("*.safetensors")):
             models.update(_ends(weights))
     digests = {"corpus": corpus.hexdigest(), "models": models.hexdigest()}
-    claim = json.dumps(asdict(job) | digests, indent=1)
+    # Compiled or not, the result is the same; with other batches it is not.
+    decisive = {name: value for name, value in asdict(job).items() if name != "compiled"}
+    claim = json.dumps(decisive | {"batch_rows": _batch_rows()} | digests, indent=1)
     if not path.exists():
-        path.write_text(claim)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(claim)
+        temporary.replace(path)
     elif path.read_text() != claim:
         raise TrainingError(
             f"{path.parent} was begun with other options, code or models, and cannot be resumed with these. "
             "Choose another --out, or delete that folder."
         )
+
+
+def _batch_rows() -> int:
+    return 64 if choose_device().type == "cuda" else 8
 
 
 def _ends(weights: Path) -> bytes:
@@ -213,6 +234,7 @@ class _Course:
         rows = self._rows("rows", self.split.train, mix)
         unseen = self._rows("held_out", self.split.held_out, replace(mix, rename=0.0, sibling=0.0, drill=0.0))
         if not len(rows) or not len(unseen):
+            shutil.rmtree(self.work)  # So that the same --out can be used with what the message advises.
             raise TrainingError(
                 f"the code fills {len(rows)} rows of {job.length} tokens to learn from and {len(unseen)} to "
                 "measure on; at least one of each is needed. Give more code, or shorter rows with --length."
@@ -221,18 +243,19 @@ class _Course:
         enough = 2 * epoch if job.start else min(TOKENS_PER_PARAMETER * size, 8 * epoch)
         tokens = job.tokens or enough
         self.say(f"Learning code: {tokens:,} tokens, {tokens / epoch:.1f} epochs; {size:,} parameters.")
-        plan = self._plan(tokens, 0.02 if job.start is None else 0.005)
+        plan = self._plan(tokens, job.length, 0.02 if job.start is None else 0.005)
         train("next token", model, NextToken(rows, unseen), plan, self.work / "code", compiled=job.compiled)
 
-    def learn_from_target(self, model: LlamaForCausalLM) -> None:
+    def learn_from_target(self, model: LlamaForCausalLM, engine: LoadedEngine) -> None:
         """Distillation on the target's own continuations."""
         job = self.job
         self.say(f"Asking {job.target} for {job.lessons} continuations.")
-        lessons = self._lessons("lessons", self.split.train, job.lessons)
-        unseen = self._lessons("held-out-lessons", self.split.held_out, HELD_OUT_LESSONS)
+        teacher = Teacher(engine.decoder, engine.end_tokens, job.lesson_length, job.continuation, job.seed)
+        lessons = self._lessons(teacher, "lessons", self.split.train, job.lessons)
+        unseen = self._lessons(teacher, "held-out-lessons", self.split.held_out, HELD_OUT_LESSONS)
         self.say("Learning from the target.")
         tokens = DISTILLATION_EPOCHS * lessons.tokens.size
-        plan = self._plan(tokens, 0.01 if job.start is None else 0.005)
+        plan = self._plan(tokens, job.lesson_length, 0.01 if job.start is None else 0.005)
         objective = Distillation(lessons, unseen)
         train("distillation", model, objective, plan, self.work / "distillation", compiled=job.compiled)
 
@@ -249,26 +272,24 @@ class _Course:
             save_rows(make_rows(files, form, mix, self.job.seed), path)
         return np.load(path, mmap_mode="r")
 
-    def _lessons(self, name: str, files: Sequence[SourceFile], count: int) -> Lessons:
-        job, folder = self.job, self.work / name
+    def _lessons(self, teacher: Teacher, name: str, files: Sequence[SourceFile], count: int) -> Lessons:
+        folder = self.work / name
         if missing(folder, count):
-            config = EngineConfig(model=job.target, draft_model=None, template=self.target.template.name)
-            engine = LoadedEngine.load(config, lambda _: None)
-            teacher = Teacher(
-                engine.decoder, engine.end_tokens, job.lesson_length, job.continuation, job.seed
-            )
-            teacher.teach(self.openings(files, job.seed + 1), count, folder)
+            teacher.teach(self.openings(files, self.job.seed + 1), count, folder)
         return Lessons.load(folder)
 
-    def _plan(self, tokens: int, matrix_lr: float) -> TrainPlan:
+    def _plan(self, tokens: int, length: int, matrix_lr: float) -> TrainPlan:
+        rate = self.job.learning_rate or matrix_lr
         on_cuda = choose_device().type == "cuda"
+        memory = torch.cuda.mem_get_info()[1] // 4 if on_cuda else CPU_LOGITS_BYTES
+        fit = memory // (length * self.target.ids.size * LOGIT_BYTES)
         return TrainPlan(
             tokens=tokens,
             seed=self.job.seed,
-            batch_rows=64 if on_cuda else 8,
-            micro_rows=16 if on_cuda else 4,
-            matrix_lr=matrix_lr,
-            other_lr=0.15 * matrix_lr,
+            batch_rows=_batch_rows(),
+            micro_rows=max(1, min(16 if on_cuda else 4, fit)),
+            matrix_lr=rate,
+            other_lr=0.15 * rate,
         )
 
 
@@ -280,6 +301,4 @@ def _save(model: LlamaForCausalLM, target: _Target, folder: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if (target.folder / name).exists():
             shutil.copyfile(target.folder / name, temporary / name)
-    for file in temporary.iterdir():
-        file.chmod(0o644)  # for whoever installs a package that holds it
     temporary.replace(folder)

@@ -106,7 +106,6 @@ class ExampleMaker:
         mix: ExampleMix,
         seed: int,
     ) -> None:
-        self._files = files
         self._by_package: dict[str, list[SourceFile]] = defaultdict(list)
         names: set[str] = set()
         for file in files:
@@ -174,10 +173,14 @@ class ExampleMaker:
         return Example([*ids, self._end], code_start)
 
     def epoch(self) -> Iterator[Example]:
-        """Every file once in random order, in windows that follow one another."""
-        order = list(self._files)
-        self._rng.shuffle(order)
-        for file in order:
+        """Every file once, in windows that follow one another.
+
+        Packages come in random order and their files together, so that what is read at once is of one
+        repository and one file can help with the next.
+        """
+        packages = list(self._by_package.values())
+        self._rng.shuffle(packages)
+        for file in (file for package in packages for file in self._rng.sample(package, k=len(package))):
             start = 0
             while start < len(file.text) - 50:
                 limit = min(len(file.text), start + self._rng.randint(300, self._mix.window))

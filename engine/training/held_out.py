@@ -47,6 +47,11 @@ def split(
     return _divided(files, _file, _chosen(files, _file, share, seed, 1.0), "file")
 
 
+def _order(seed: int, name: str) -> bytes:
+    # A file's name need not be UTF-8.
+    return hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest()
+
+
 def _package(file: SourceFile) -> str:
     return file.package
 
@@ -64,7 +69,7 @@ def _chosen(
         sizes[unit(file)] += len(file.text)
     wanted, held = share * sizes.total(), 0
     chosen: set[str] = set()
-    for name in sorted(sizes, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest()):
+    for name in sorted(sizes, key=lambda name: _order(seed, name)):
         if held < wanted and held + sizes[name] <= 2 * wanted:
             chosen.add(name)
             held += sizes[name]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from engine.decode import Decoder
+from engine.decode import Decoder, Slot
 from engine.errors import TrainingError
 from engine.model import Block
 from engine.protocol import StopReason
@@ -95,7 +96,7 @@ class Teacher:
         starts = range(0, count, SHARD)
         for start in watched(starts, "asking the target"):
             path = _shard(folder, start)
-            chosen = [opening for opening, _ in zip(source, range(min(SHARD, count - start)), strict=False)]
+            chosen = list(islice(source, min(SHARD, count - start)))
             if path.exists():
                 continue
             if not chosen:
@@ -114,12 +115,11 @@ class Teacher:
 
     def _lesson(self, opening: Opening, number: int) -> dict[str, NDArray[Any]]:
         """One row: the opening, what the target writes after it, and its opinion from the code's start on."""
-        tokens = [*opening.tokens, *self._write(opening.tokens, number)][: self.length]
+        slot = self.decoder.new_slot()
+        tokens = [*opening.tokens, *self._write(opening.tokens, slot, number)][: self.length]
         positions = range(opening.code_start - 1, len(tokens) - 1)
-        decoder = self.decoder
-        logits = decoder.target.forward(
-            Block.chain(tokens), decoder.new_slot().target, positions, lambda _: None
-        )
+        slot.target.truncate(0)
+        logits = self.decoder.target.forward(Block.chain(tokens), slot.target, positions, lambda _: None)
         top = logits.float().log_softmax(-1).topk(KEPT)
         row: dict[str, NDArray[Any]] = {
             "tokens": np.zeros(self.length, np.int32),
@@ -133,12 +133,12 @@ class Teacher:
         row["logprobs"][positions.start : positions.stop] = top.values.cpu().numpy()
         return row
 
-    def _write(self, prompt: Sequence[int], number: int) -> Iterator[int]:
+    def _write(self, prompt: Sequence[int], slot: Slot, number: int) -> Iterator[int]:
         """The target's continuation: greedy in every other lesson, sampled in the rest."""
         params = SamplingParams(temperature=float(number % 2), seed=self.seed + number)
         steps = self.decoder.generate(
             prompt,
-            self.decoder.new_slot(),
+            slot,
             params,
             _Ends(self.end_tokens),
             max_tokens=self.continuation,

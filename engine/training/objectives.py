@@ -1,7 +1,7 @@
 """What a model can learn: the next token of code, or another model's own probabilities.
 
-Both leave the output layer to the positions that count: with a vocabulary of 128k a row's logits are
-hundreds of megabytes.
+With a vocabulary of 128k a row's logits are hundreds of megabytes: what runs the output layer over which
+positions is decided here.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ class Distillation:
         taught = torch.from_numpy(lessons.taught[picked]).to(device)
         best = torch.from_numpy(lessons.best[picked].astype(np.int64)).to(device)[taught]
         theirs = torch.from_numpy(lessons.logprobs[picked]).to(device)[taught].float()
-        logits = model(input_ids=tokens).logits[taught].float()
+        columns = taught.any(0).nonzero()[:, 0]
+        logits = model(input_ids=tokens, logits_to_keep=columns).logits[taught[:, columns]].float()
         ours = functional.log_softmax(logits, -1).gather(-1, best)
         rest, our_rest = _log_rest(theirs), _log_rest(ours)
         divergence = (theirs.exp() * (theirs - ours)).sum(-1) + rest.exp() * (rest - our_rest)

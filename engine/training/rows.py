@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -88,7 +87,6 @@ def make_rows(files: Sequence[SourceFile], form: RowFormat, mix: ExampleMix, see
         with ProcessPoolExecutor(min(PARTS, os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
             made = list(pool.map(_examples, parts, repeat(form), repeat(mix), seeds))
     examples = [example for part in made for example in part]
-    random.Random(seed).shuffle(examples)
     vocabulary = Tokenizer.load(form.tokenizer).vocab_size
     rows = pack(iter(examples), form.length, vocabulary)
     rng = np.random.default_rng(seed)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any, Protocol
 
 import torch
@@ -22,7 +23,13 @@ from transformers import LlamaForCausalLM
 
 from engine.errors import TrainingError
 from engine.training.optimizer import muon_with_adamw
-from engine.training.progress import Checkpoint, Display, Figures, plot
+from engine.training.progress import (
+    Checkpoint,
+    Display,
+    Figures,
+    disk_full_is_an_error_of_ours,
+    plot,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,27 +158,34 @@ def train(
     model.train()
     with Display(title, run.steps, saved.step, a_step, quiet=not run.leads) as display:
         try:
+            losses: list[float] = []
             for step in range(saved.step, run.steps):
-                loss = run.update(step)
+                losses.append(run.update(step))
                 saved.step = step + 1
-                display.step(saved.step, loss)
+                display.step(saved.step, losses[-1])
                 if saved.step % plan.save_every == 0 or saved.step == run.steps:
                     figures: Figures = {
                         "step": saved.step,
                         "tokens": saved.step * a_step,
-                        "loss": round(loss, 4),
+                        "loss": round(mean(losses), 4),
                     }
                     if run.leads:
                         figures |= run.held_out()
                         saved.log.append(figures)
                         display.figures(figures)
                         checkpoint.save(saved, model, run.optimizer)
+                    losses.clear()
         except FloatingPointError as error:
+            if run.leads:  # The step that failed has changed nothing yet.
+                checkpoint.save(saved, model, run.optimizer)
             raise TrainingError(
                 f"step {saved.step + 1} gave no number ({error}). {checkpoint.path} keeps the last good "
-                "step; lower the learning rate and run again, or look for what is odd in the data."
+                "step: the same command goes on from there. If it fails again, begin anew with a lower "
+                "learning rate, or look for what is odd in the data."
             ) from error
     if run.leads:
-        (out / "training.json").write_text(json.dumps({"plan": asdict(plan), "log": saved.log}, indent=1))
-        plot(title, saved.log, out / "training.svg")
+        with disk_full_is_an_error_of_ours(out):
+            result = {"plan": asdict(plan), "log": saved.log}
+            (out / "training.json").write_text(json.dumps(result, indent=1))
+            plot(title, saved.log, out / "training.svg")
     return saved.log

@@ -76,6 +76,16 @@ def test_a_number_that_trains_nothing_is_refused(
 ):
     assert run("--corpus", code, "--out", tmp_path, "--size", "5M", "--lessons", "0") == cli.FAILED
     assert "--lessons must be at least 1" in capsys.readouterr().err
+    assert run("--corpus", code, "--out", tmp_path, "--size", "5M", "--seed", "-1") == cli.FAILED
+    assert "--seed must be at least 0" in capsys.readouterr().err
+
+
+def test_an_out_that_cannot_be_a_folder_is_said(
+    code: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "out").write_text("a file")
+    assert run("--corpus", code, "--out", tmp_path / "out", "--size", "5M") == cli.FAILED
+    assert "choose another --out" in capsys.readouterr().err
 
 
 def test_a_new_draft_and_a_continued_one_exclude_each_other(code: Path, tmp_path: Path):
@@ -103,7 +113,7 @@ def test_the_command_continues_the_bundled_draft_and_says_how_to_use_it(
     options = ("--continue", "bundled:draft", "--tokens", "3000", "--lessons", "2", "--length", "256")
     assert run("--corpus", code, "--out", out, *options) == cli.DONE
     shown = capsys.readouterr()
-    assert f'draft_model = "{out / "model"}"' in shown.out
+    assert f"draft_model = '{out / 'model'}'" in shown.out
     assert "with the draft before" in shown.out
     assert "by file" in shown.err
     assert (out / "work" / "distillation" / "training.svg").exists()

@@ -18,6 +18,14 @@ def packages_of(part: tuple[SourceFile, ...]) -> set[str]:
     return {file.package for file in part}
 
 
+def test_a_file_whose_name_is_no_utf_8_is_split_like_any_other():
+    files = [
+        SourceFile("a", f"caf\udce9{i}.py", "".join(f"a{i}_{j} = {j * i}\n" for j in range(99)))
+        for i in range(30)
+    ]
+    assert split(files).by == "file"
+
+
 def test_whole_packages_are_held_out_until_about_the_share_is():
     corpus = files(40)
     parts = split(corpus, share=0.1)

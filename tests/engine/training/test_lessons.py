@@ -87,6 +87,17 @@ def test_teaching_that_was_interrupted_gives_the_same_lessons(
     assert np.array_equal(whole.logprobs, broken.logprobs)
 
 
+def test_every_opening_is_taught_once(
+    target: tuple[LlamaForCausalLM, Teacher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "SHARD", 2)
+    given = list(islice(openings(), 5))
+    target[1].teach(given, 9, tmp_path)
+    lessons = Lessons.load(tmp_path)
+    begun = [tuple(row[: len(opening.tokens)]) for row, opening in zip(lessons.tokens, given, strict=True)]
+    assert begun == [opening.tokens for opening in given]
+
+
 def test_code_without_a_prompt_that_fits_is_said(target: tuple[LlamaForCausalLM, Teacher], tmp_path: Path):
     with pytest.raises(TrainingError, match="no prompt is short enough"):
         target[1].teach([], 4, tmp_path)
