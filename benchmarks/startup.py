@@ -35,7 +35,7 @@ def timed(*command: str | Path, environment: dict[str, str]) -> float:
 
 def first_answer(environment: dict[str, str], folder: Path) -> tuple[float, float]:
     """Seconds until `umbrella-lsp` answers ``initialize``, and its resident megabytes a second later."""
-    parameters = {"processId": None, "rootUri": folder.as_uri(), "capabilities": {}}
+    parameters: dict[str, object] = {"processId": None, "rootUri": folder.as_uri(), "capabilities": {}}
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": parameters}).encode()
     began = time.perf_counter()
     server = subprocess.Popen(

@@ -82,9 +82,10 @@ class Tokenizer:
         Indentation stays in the prompt: an editor has put it there, and it is right more often than not.
         """
         tail = text[-LONGEST_WORD:]
-        pieces = self._fast.pre_tokenizer.pre_tokenize_str(tail) if self._fast.pre_tokenizer else []
-        if pieces:
-            word = tail[pieces[-1][1][0] :]
+        splitter = self._fast.pre_tokenizer
+        if tail and splitter is not None:
+            _, (start, _) = splitter.pre_tokenize_str(tail)[-1]
+            word = tail[start:]
         else:  # It splits nothing beforehand: only the last token is known to depend on what follows.
             before = self.decode(self.encode(tail)[:-1])
             word = tail[len(before) :] if tail.startswith(before) else ""

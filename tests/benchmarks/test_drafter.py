@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import engine.training.draft as draft
 from benchmarks.drafter import Answer, compare, main, per_pass, summarize
 from engine.protocol import TokenCounts
-from engine.training import draft
 from tests.benchmarks.repositories import commit
 from tests.engine.training.samples import python, write
 
@@ -30,7 +30,7 @@ def test_tokens_per_pass_are_all_tokens_over_all_passes():
 
 def test_a_gain_that_every_prompt_shares_is_certain():
     before = np.array([[12, 6], [30, 10], [7, 7]])
-    found = compare(before, before * (3, 2), seed=0)
+    found = compare(before, before * np.array([3, 2]), seed=0)
     assert found == {"ratio": 1.5, "interval_95": [1.5, 1.5]}
 
 

@@ -49,6 +49,7 @@ class FakePrompt:
     tokens: tuple[int, ...]
     fates: tuple[SegmentFate, ...] = ()
     truncated: bool = False
+    owed: str = ""
 
 
 @dataclass(slots=True)

@@ -132,7 +132,25 @@ def test_as_it_ships_every_divergence_from_plain_decoding_is_a_tie_within_numeri
     ("prefix", "suffix", "line"),
     [
         ("class Account:\n    def __init__(self, name):\n        self.name = ", "", "name"),
-        ("import", "", "os"),
+        (
+            (
+                "class Account:\n    def __init__(self, owner, balance):\n        self.owner = owner\n"
+                "        self.bal"
+            ),
+            "",
+            "ance = balance",
+        ),
+        (
+            (
+                "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, item):\n"
+                "        self.items.app"
+            ),
+            "",
+            "end(item)",
+        ),
+        ("def mean(values):\n    return sum(values) / len(", "", "values)"),
+        ("import", "", "sys"),
+        ("if __name__ == ", "", "'__main__':"),
         ("def double(value):\n    result = value * 2\n    return ", "", "result"),
     ],
 )

@@ -30,7 +30,7 @@ def fresh() -> LlamaForCausalLM:
 class Breaking:
     """Code whose rows of the later steps give no number, or are never reached for a power cut."""
 
-    fault: float | type[KeyboardInterrupt]
+    fault: float | KeyboardInterrupt
     step: int = 4
     length: int = 32
 
@@ -41,9 +41,9 @@ class Breaking:
         loss = DATA.loss(model, rows, device)
         if rows[0] < self.step * PLAN.batch_rows:
             return loss
-        if isinstance(self.fault, float):
-            return loss * self.fault
-        raise self.fault
+        if isinstance(self.fault, KeyboardInterrupt):
+            raise self.fault
+        return loss * self.fault
 
     def held_out(self, model: Any, device: torch.device) -> dict[str, float]:
         return DATA.held_out(model, device)
@@ -54,7 +54,7 @@ def test_training_that_was_interrupted_at_any_step_ends_where_it_would_have(tmp_
     whole, resumed = fresh(), fresh()
     log = train("whole", whole, DATA, PLAN, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train("broken", fresh(), Breaking(KeyboardInterrupt, step), PLAN, tmp_path / "broken")
+        train("broken", fresh(), Breaking(KeyboardInterrupt(), step), PLAN, tmp_path / "broken")
     assert train("broken", resumed, DATA, PLAN, tmp_path / "broken") == log
     pairs = zip(whole.parameters(), resumed.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
@@ -63,7 +63,7 @@ def test_training_that_was_interrupted_at_any_step_ends_where_it_would_have(tmp_
 def test_training_that_is_over_is_not_done_again(tmp_path: Path):
     trained, loaded = fresh(), fresh()
     train("once", trained, DATA, PLAN, tmp_path)
-    train("again", loaded, Breaking(KeyboardInterrupt, 0), PLAN, tmp_path)
+    train("again", loaded, Breaking(KeyboardInterrupt(), 0), PLAN, tmp_path)
     assert torch.equal(trained.model.embed_tokens.weight, loaded.model.embed_tokens.weight)
 
 
