@@ -118,6 +118,7 @@ def train_draft(job: DraftJob, split: Split, out: Path, say: Say) -> Trained:
 
     `say` is told what begins, a sentence at a time.
     """
+    transformers_logging.disable_progress_bar()
     target = _Target.open(job.target)
     length, lesson_length = (min(n, target.max_length) for n in (job.length, job.lesson_length))
     job = replace(job, length=length, lesson_length=lesson_length)
@@ -198,7 +199,6 @@ def _begin(job: DraftJob, target: _Target, say: Say) -> tuple[LlamaForCausalLM, 
         raise TrainingError(
             f"{job.start} is quantised and cannot be trained; give the checkpoint it was made of"
         )
-    transformers_logging.disable_progress_bar()
     model = LlamaForCausalLM.from_pretrained(checkpoint.folder, dtype=torch.float32, local_files_only=True)
     tokenizer = Tokenizer.load(checkpoint.folder)
     if tokenizer.vocabulary() == target.tokenizer.vocabulary() and model.vocab_size == target.ids.size:

@@ -142,8 +142,8 @@ def test_as_it_ships_every_divergence_from_plain_decoding_is_a_tie_within_numeri
         ),
         (
             (
-                "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, item):\n"
-                "        self.items.app"
+                "class Stack:\n    def __init__(self):\n        self.items = []\n\n"
+                "    def push(self, item):\n        self.items.app"
             ),
             "",
             "end(item)",

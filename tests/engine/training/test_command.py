@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import engine.cli as cli
+import engine.training.draft as draft
 from engine.training.command import INTERRUPTED, SIZES
 from engine.training.shapes import DRAFT_SIZES
 
@@ -107,8 +108,10 @@ def test_an_interrupt_is_no_traceback(
 
 @pytest.mark.slow
 def test_the_command_continues_the_bundled_draft_and_says_how_to_use_it(
-    code: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    code: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(draft, "MEASURED_PROMPTS", 4)
+    monkeypatch.setattr(draft, "HELD_OUT_LESSONS", 2)
     out = tmp_path / "out"
     options = ("--continue", "bundled:draft", "--tokens", "3000", "--lessons", "2", "--length", "256")
     assert run("--corpus", code, "--out", out, *options) == cli.DONE
