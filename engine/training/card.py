@@ -21,8 +21,8 @@ BUNDLED = Path(__file__).parent.parent / "bundled"
 QUALITY = Path(__file__).parents[2] / "benchmarks" / "results" / "quality.json"
 TRAININGS = {
     "target": Path("target"),
-    "draft": Path("draft/work/code"),
-    "distillation": Path("draft/work/distillation"),
+    "draft": Path("draft", "work", "code"),
+    "distillation": Path("draft", "work", "distillation"),
 }
 """Each training's name and the folder below the work folder that holds its log and its curve."""
 POINTS = 12
