@@ -28,7 +28,7 @@ from benchmarks.history import (
     new_code,
     texts_under,
 )
-from benchmarks.judge import BLOCK_TOKENS, extent
+from benchmarks.judge import BLOCK_TOKENS, complete, extent
 from benchmarks.report import print_report
 from engine.checkpoint import Checkpoint, find
 from engine.config import EngineConfig
@@ -39,7 +39,6 @@ from engine.loaded import LoadedEngine
 from engine.model import Transformer
 from engine.prompt import BuiltPrompt
 from engine.protocol import Segment, StopSpec, TokenCounts
-from engine.sampling import SamplingParams
 from engine.templates import template_for
 from engine.tokenizer import Tokenizer
 from engine.training.corpus import Corpus
@@ -95,19 +94,7 @@ class Race:
         return {name: self._generate(name, prompt, spec, BLOCK_TOKENS) for name in self._decoders}
 
     def _generate(self, name: str, prompt: BuiltPrompt, spec: StopSpec, max_tokens: int) -> Answer:
-        stream = self._engine.text_stream(prompt.tokens, spec, prompt.owed)
-        steps = list(
-            self._decoders[name].generate(
-                prompt.tokens,
-                self._slots[name],
-                SamplingParams(),
-                stream,
-                max_tokens=max_tokens,
-                speculative=True,
-                before_layer=lambda _: None,
-                constraint=stream,
-            )
-        )
+        _, steps = complete(self._engine, self._decoders[name], self._slots[name], prompt, spec, max_tokens)
         return Answer(tuple(token for step in steps for token in step.tokens), steps[-1].counts)
 
 

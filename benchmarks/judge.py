@@ -16,7 +16,7 @@ import torch
 from benchmarks.cursors import BLOCK_LINES, Cursor
 from engine.checkpoint import Checkpoint, find
 from engine.config import EngineConfig
-from engine.decode import Decoder, Step
+from engine.decode import Decoder, Slot, Step
 from engine.draft import ModelDrafter, NgramDrafter, TreeLimits
 from engine.loaded import LoadedEngine
 from engine.model import Block, Transformer
@@ -91,6 +91,26 @@ def decoders(engine: LoadedEngine, config: EngineConfig) -> dict[str, Decoder]:
     return found
 
 
+def complete(
+    engine: LoadedEngine, decoder: Decoder, slot: Slot, prompt: BuiltPrompt, spec: StopSpec, max_tokens: int
+) -> tuple[str, list[Step]]:
+    """What `decoder` writes after `prompt`, greedily, and the passes that it took."""
+    stream = engine.text_stream(prompt.tokens, spec, prompt.owed)
+    steps = list(
+        decoder.generate(
+            prompt.tokens,
+            slot,
+            SamplingParams(),
+            stream,
+            max_tokens=max_tokens,
+            speculative=True,
+            before_layer=lambda _: None,
+            constraint=stream,
+        )
+    )
+    return stream.finish(), steps
+
+
 class Judge:
     """Answers cursors greedily with one engine."""
 
@@ -112,7 +132,10 @@ class Judge:
         prompt, typed = built.tokens, cursor.prefix.removesuffix(built.owed)
         loss = self._read(prompt, typed)
         spec = extent(cursor).spec
-        runs = {name: self._generate(name, built, spec, reserve) for name in self._decoders}
+        runs = {
+            name: complete(self._engine, decoder, self._slots[name], built, spec, reserve)
+            for name, decoder in self._decoders.items()
+        }
         text, steps = runs[SHIPPED]
         tokens, plain = _tokens(steps), _tokens(runs[PLAIN][1])
         logprobs = self._first_line(prompt, steps)
@@ -139,23 +162,6 @@ class Judge:
         if not code or list(prompt[-code:]) != self._engine.tokenizer.encode(prefix)[-code:]:
             return None  # Nothing stands before the cursor, or the template puts the suffix there.
         return float(torch.nn.functional.cross_entropy(logits, torch.tensor(prompt[-code:])))
-
-    def _generate(
-        self, name: str, prompt: BuiltPrompt, spec: StopSpec, max_tokens: int
-    ) -> tuple[str, list[Step]]:
-        stream = self._engine.text_stream(prompt.tokens, spec, prompt.owed)
-        steps = self._decoders[name].generate(
-            prompt.tokens,
-            self._slots[name],
-            SamplingParams(),
-            stream,
-            max_tokens=max_tokens,
-            speculative=True,
-            before_layer=lambda _: None,
-            constraint=stream,
-        )
-        taken = list(steps)
-        return stream.finish(), taken
 
     def _first_line(self, prompt: Sequence[int], steps: Sequence[Step]) -> list[float]:
         """Log-probabilities of the tokens up to the one that ends the first line or the text."""
