@@ -11,12 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, TypeVar, cast, get_args
 
 from engine.protocol import StopSpec
 from engine.schema import SchemaError, read
 from engine.text import find_cut
 from engine.training.corpus import SourceFile
+
+T = TypeVar("T")
 
 PREFIX_LINES, SUFFIX_LINES = 60, 15
 """Lines shown before and after the cursor's own."""
@@ -232,13 +234,24 @@ def read_prompts(path: Path) -> list[Cursor]:
     """The cursors in a JSON-lines file of objects with `prefix`, `suffix` and `expected`.
 
     `path` and `language` ("python" without) may be given. The position is told from where the cursor
-    is and whether several lines are expected. Raises ValueError naming the file and the line at fault.
+    is and whether several lines are expected. Raises ValueError as `read_lines`.
+    """
+    return [
+        Cursor(_position_of(p), p.prefix, p.suffix, p.expected, p.path, p.language)
+        for p in read_lines(path, _Prompt)
+    ]
+
+
+def read_lines(path: Path, kind: type[T]) -> list[T]:
+    """The prompts in a file of one JSON object a line, each read as dataclass `kind`.
+
+    Raises ValueError naming the file and the line at fault, also if there are none.
     """
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read ({error}); name a readable file of JSON lines") from error
-    found = [_read_prompt(path, number, line) for number, line in _numbered(content)]
+    found = [_read_line(path, number, line, kind) for number, line in _numbered(content)]
     if not found:
         raise ValueError(f"{path} holds no prompts; write one JSON object a line")
     return found
@@ -249,14 +262,11 @@ def _numbered(content: str) -> Iterable[tuple[int, str]]:
     return ((number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip())
 
 
-def _read_prompt(path: Path, number: int, line: str) -> Cursor:
+def _read_line(path: Path, number: int, line: str, kind: type[T]) -> T:
     try:
         data = json.loads(line)
         if not isinstance(data, dict):
-            raise SchemaError("a prompt is an object with prefix, suffix and expected", "")
-        prompt = read(_Prompt, cast("object", data))
+            raise SchemaError("a prompt is an object, in braces", "")
+        return read(kind, cast("object", data))
     except ValueError as error:
         raise ValueError(f"{path}, line {number}: {error}") from error
-    return Cursor(
-        _position_of(prompt), prompt.prefix, prompt.suffix, prompt.expected, prompt.path, prompt.language
-    )

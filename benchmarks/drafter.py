@@ -33,14 +33,17 @@ from benchmarks.report import print_report
 from engine.checkpoint import Checkpoint, find
 from engine.config import EngineConfig
 from engine.decode import Decoder
-from engine.draft import Drafter, ModelDrafter, NgramDrafter, TreeLimits
+from engine.draft.base import Drafter
+from engine.draft.lookup import PromptDrafter
 from engine.errors import UmbrellaError
 from engine.loaded import LoadedEngine
 from engine.model import Transformer
 from engine.prompt import BuiltPrompt
 from engine.protocol import Segment, StopSpec, TokenCounts
+from engine.speculation import tree_limits
 from engine.templates import template_for
 from engine.tokenizer import Tokenizer
+from engine.training.acceptance import free_drafter, full_trees
 from engine.training.corpus import Corpus
 from engine.training.draft import DraftJob, Trained, train_draft
 from engine.training.held_out import split
@@ -71,14 +74,16 @@ class Race:
         """
         self._engine = engine = LoadedEngine.load(config, lambda _: None)
         target, length = engine.decoder.target, engine.decoder.max_length
-        limits = TreeLimits(config.tree_size - 1, config.depth, config.width, config.num_beams)
-        drafters: dict[str, list[Drafter]] = {NGRAMS: [NgramDrafter()]}
+        limits = tree_limits(config)
+        drafters: dict[str, list[Drafter]] = {NGRAMS: [PromptDrafter()]}
         for name, draft in drafts.items():
             model = Transformer.load(Checkpoint.open(find(draft)), config.device, config.dtype)
-            drafter = ModelDrafter(model, length, limits)
-            drafters[name] = [NgramDrafter(), drafter]
+            drafter = free_drafter(model, length, limits)
+            drafters[name] = [PromptDrafter(), drafter]
             drafters[ALONE[name]] = [drafter]
-        self._decoders = {name: Decoder(target, few, limits, length) for name, few in drafters.items()}
+        self._decoders = {
+            name: Decoder(target, full_trees(few, limits), length) for name, few in drafters.items()
+        }
         self._slots = {name: decoder.new_slot() for name, decoder in self._decoders.items()}
         # One cache of the target's for all, so that a prompt is run once and not once a drafter.
         for slot in self._slots.values():

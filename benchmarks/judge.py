@@ -9,20 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
 import torch
 
 from benchmarks.cursors import BLOCK_LINES, Cursor
+from benchmarks.divergence import lead, parting
 from engine.checkpoint import Checkpoint, find
 from engine.config import EngineConfig
-from engine.decode import Decoder, Slot, Step
-from engine.draft import ModelDrafter, NgramDrafter, TreeLimits
+from engine.decode import Decoder, Step
+from engine.draft.base import Drafter, TreeLimits
+from engine.draft.lookup import PromptDrafter
 from engine.loaded import LoadedEngine
 from engine.model import Block, Transformer
+from engine.policy import PlainPolicy
 from engine.prompt import BuiltPrompt
 from engine.protocol import Segment, StopSpec, TokenCounts
 from engine.sampling import SamplingParams
+from engine.slot import Slot
+from engine.training.acceptance import free_drafter, full_trees
 from umbrella_lsp.context import CompletionContext
 from umbrella_lsp.document import indent_of
 from umbrella_lsp.postprocess import fitted
@@ -78,16 +82,19 @@ def decoders(engine: LoadedEngine, config: EngineConfig) -> dict[str, Decoder]:
     shipped = engine.decoder
     tree = TreeLimits(NODES - 1, NODES - 1, config.width, config.num_beams)
     chain = TreeLimits(NODES - 1, NODES - 1, 1, 1)
+
+    def decoder(drafter: Drafter, limits: TreeLimits) -> Decoder:
+        return Decoder(shipped.target, full_trees([drafter], limits), shipped.max_length)
+
     found = {
         SHIPPED: shipped,
-        PLAIN: Decoder(shipped.target, [], tree, shipped.max_length),
-        "ngram": Decoder(shipped.target, [NgramDrafter()], tree, shipped.max_length),
+        PLAIN: Decoder(shipped.target, PlainPolicy(), shipped.max_length),
+        "ngram": decoder(PromptDrafter(), tree),
     }
     if config.engine == "dynamic" and config.draft_model:
         draft = Transformer.load(Checkpoint.open(find(config.draft_model)), config.device, config.dtype)
         for name, limits in ((CHAIN, chain), (TREE, tree)):
-            drafter = ModelDrafter(draft, shipped.max_length, limits)
-            found[name] = Decoder(shipped.target, [drafter], limits, shipped.max_length)
+            found[name] = decoder(free_drafter(draft, shipped.max_length, limits), limits)
     return found
 
 
@@ -175,13 +182,11 @@ class Judge:
         return found
 
     def _gap(self, prompt: Sequence[int], tokens: Sequence[int], plain: Sequence[int]) -> float | None:
-        pairs = enumerate(zip_longest(tokens, plain))
-        agreed = next((index for index, (one, other) in pairs if one != other), None)
+        agreed = parting(tokens, plain)
         if agreed is None:
             return None
         history = [*prompt, *tokens[:agreed]]
-        best = self._forward(history, range(len(history) - 1, len(history)))[0].topk(2).values
-        return float(best[0] - best[1])
+        return lead(self._forward(history, range(len(history) - 1, len(history)))[0])
 
 
 def _tokens(steps: Sequence[Step]) -> list[int]:

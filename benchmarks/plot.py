@@ -1,4 +1,4 @@
-"""Draws what was measured: confidence against being right, and exact matches beside the baselines.
+"""Draws what was measured: how confidence and answers compare with what is right, and how fast modes are.
 
 Importing it needs matplotlib, which nothing else does.
 """
@@ -58,3 +58,20 @@ def _matches(axes: Axes, scores: Mapping[Position, Mapping[str, Scores]]) -> Non
     axes.set(ylabel="exact matches, %")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
+
+
+def draw_rates(rates: Mapping[str, Mapping[str, float]], path: Path) -> None:
+    """Write a picture of tokens a second to `path`: a bar a mode, by its median, with its quartiles."""
+    figure = Figure(figsize=(10, 0.6 + 0.34 * len(rates)), layout="constrained")
+    axes = figure.subplots()
+    medians = [found["median"] for found in rates.values()]
+    below = [found["median"] - found["q1"] for found in rates.values()]
+    above = [found["q3"] - found["median"] for found in rates.values()]
+    colours = [COLOURS["model" if mode == "ours" else "copied"] for mode in rates]
+    bars = axes.barh([mode.replace("_", " ") for mode in rates], medians, color=colours)
+    axes.errorbar(medians, range(len(rates)), xerr=[below, above], fmt="none", ecolor="#404040", capsize=3)
+    axes.bar_label(bars, fmt="%.0f", label_type="edge", padding=-24, color="white", fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlabel="tokens a second after the first pass: median and quartiles over prompts")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)

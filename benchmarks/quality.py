@@ -21,16 +21,15 @@ from rich.progress import track
 
 from benchmarks.baselines import copied, most_frequent
 from benchmarks.cursors import POSITIONS, Cursor, Position, cursors, read_prompts
+from benchmarks.divergence import NOISE
 from benchmarks.judge import CHAIN, SHIPPED, TREE, Answer, Judge, shown
-from benchmarks.report import print_report
+from benchmarks.report import picture, print_report
 from benchmarks.scoring import Calibration, Scores, calibrate, line_matches, score
 from engine.config import EngineConfig, load
 from engine.errors import UmbrellaError
 from engine.loaded import LoadedEngine
 from engine.training.corpus import Corpus
 
-NOISE = 1e-3
-"""Logits of float32 passes of different shapes differ by less than this; measured about 1e-5."""
 LINES: tuple[Position, ...] = ("next_line", "line_end")
 """What `line_exact_match` is over: where a line is expected to its end."""
 
@@ -153,15 +152,6 @@ def measure(ask: Callable[[Cursor], Answer], places: Sequence[Cursor]) -> Qualit
     return Quality(scores, confidences, figures)
 
 
-def picture_of() -> Callable[[Quality, Path], None]:
-    """What draws a picture. Ends the program if it cannot, before anything long begins."""
-    try:
-        from benchmarks.plot import draw
-    except ModuleNotFoundError as error:
-        raise SystemExit(f"--plot needs {error.name}: pip install {error.name}") from error
-    return lambda quality, path: draw(quality.scores, quality.calibrations, path)
-
-
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options. Ends the program with a message about what cannot be used, before anything long begins."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -171,19 +161,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--prompts-per-position", type=int, default=100, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--config", type=Path, help="engine configuration; the bundled pair without")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="picture of the figures, .svg or .png")
+    parser.add_argument("--plot", type=picture, metavar="FILE", help="picture of the figures, .svg or .png")
     options = parser.parse_args(arguments)
     if options.prompts_per_position < 1:
         parser.error("--prompts-per-position must be at least 1")
-    if options.plot and options.plot.suffix not in (".svg", ".png"):
-        parser.error(f"--plot draws .svg or .png, not {options.plot}")
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     options = parse_arguments(arguments)
-    draw = picture_of() if options.plot else None
     try:
         config = load(options.config) if options.config else EngineConfig()
         corpus = held_out(options.work) if options.work else Corpus()
@@ -203,8 +190,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     print_report("quality", {**asked, **quality.figures})
     # Last, so that a folder that cannot be written to costs the picture and no figure.
-    if draw:
-        draw(quality, options.plot)
+    if options.plot:
+        from benchmarks.plot import draw
+
+        draw(quality.scores, quality.calibrations, options.plot)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Who attends to whom in a pass, and the attention itself.
 
-A pass's rows see the cached tokens, their own ancestors in the block, and themselves. `MaskedAttention`
-says so with one mask; `PathAttention` is the reference whose results do not depend on what else is in
-the pass. Both are made once a pass and called once a layer.
+A pass's rows see the cached tokens, their own ancestors in the block, and themselves; within a sliding
+window (Mistral; Jiang et al. 2023) only the last so many of these. `MaskedAttention` says so with one
+mask; `PathAttention` is the reference whose results do not depend on what else is in the pass. Both are
+made once a pass and window, and called once a layer.
 """
 
 from __future__ import annotations
@@ -30,10 +31,19 @@ class Attention(Protocol):
 
 
 class AttentionKind(Protocol):
-    """Makes the attention of a pass: `parents` [T] of its rows, after `length` cached tokens."""
+    """Makes the attention of a pass: `parents` [T] of its rows, after `length` cached tokens.
+
+    A row sees itself and `window` - 1 positions before it on its path, or all of it where that is None.
+    """
 
     def __call__(
-        self, parents: Sequence[int], length: int, dtype: torch.dtype, device: torch.device, /
+        self,
+        parents: Sequence[int],
+        length: int,
+        window: int | None,
+        dtype: torch.dtype,
+        device: torch.device,
+        /,
     ) -> Attention: ...
 
 
@@ -41,17 +51,28 @@ class MaskedAttention:
     """All rows at once, with an additive mask [T, length + T]."""
 
     def __init__(self, mask: Tensor | None) -> None:
-        self._mask = mask
+        self.mask = mask
 
     @staticmethod
-    def of(parents: Sequence[int], length: int, dtype: torch.dtype, device: torch.device) -> MaskedAttention:
-        """The attention of a pass. A single row sees everything and needs no mask."""
-        if len(parents) == 1:
+    def of(
+        parents: Sequence[int],
+        length: int,
+        window: int | None,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> MaskedAttention:
+        """The attention of a pass. A single row sees everything within its window."""
+        if window is not None and length + len(parents) <= window:
+            window = None  # No row stands far enough for it to hide anything.
+        if len(parents) == 1 and window is None:
             return MaskedAttention(None)
-        return MaskedAttention(_additive_mask(parents, length).to(device=device, dtype=dtype))
+        mask = _additive_mask(parents, length)
+        if window is not None:
+            _narrow(mask, parents, length, window)
+        return MaskedAttention(mask.to(device=device, dtype=dtype))
 
     def select(self, rows: Sequence[int]) -> MaskedAttention:
-        return self if self._mask is None else MaskedAttention(self._mask[list(rows)])
+        return self if self.mask is None else MaskedAttention(self.mask[list(rows)])
 
     def __call__(self, queries: Tensor, keys: Tensor, values: Tensor, /) -> Tensor:
         rows, heads, head_dim = queries.shape
@@ -62,7 +83,7 @@ class MaskedAttention:
         shared_keys = keys.unsqueeze(1).expand(-1, group, -1, -1)
         shared_values = values.unsqueeze(1).expand(-1, group, -1, -1)
         mixed = functional.scaled_dot_product_attention(
-            grouped, shared_keys, shared_values, attn_mask=self._mask
+            grouped, shared_keys, shared_values, attn_mask=self.mask
         )
         return mixed.permute(2, 0, 1, 3).reshape(rows, heads * head_dim)
 
@@ -83,6 +104,16 @@ def _additive_mask(parents: Sequence[int], length: int) -> Tensor:
     return mask
 
 
+def _narrow(mask: Tensor, parents: Sequence[int], length: int, window: int) -> None:
+    """Hide from every row of `mask` what stands `window` positions before it, or more."""
+    places: list[int] = []
+    for parent in parents:
+        places.append(places[parent] + 1 if parent >= 0 else length)
+    rows = torch.tensor(places)
+    columns = torch.cat((torch.arange(length), rows))
+    mask.masked_fill_(columns <= rows[:, None] - window, -torch.inf)
+
+
 class PathAttention:
     """One row at a time, over exactly the keys on its path, in the order of their positions.
 
@@ -97,6 +128,7 @@ class PathAttention:
     def of(
         parents: Sequence[int],
         length: int,
+        window: int | None,
         dtype: torch.dtype,  # noqa: ARG004 - as AttentionKind has it
         device: torch.device,
     ) -> PathAttention:
@@ -104,7 +136,8 @@ class PathAttention:
         paths: list[list[int]] = []
         for row, parent in enumerate(parents):
             before = paths[parent] if parent >= 0 else list(range(length))
-            paths.append([*before, length + row])
+            path = [*before, length + row]
+            paths.append(path if window is None else path[-window:])
         return PathAttention([torch.tensor(path, device=device) for path in paths])
 
     def select(self, rows: Sequence[int]) -> PathAttention:

@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
+from engine.draft.base import Outlook
 from engine.protocol import SegmentFate, StopReason, TokenCounts
 from engine.request import GenerationRequest
 from engine.slots import Reusable
 
 S = TypeVar("S", bound=Reusable)
+
+
+class Branch(Protocol):
+    """Verified tokens beside the path that was walked; see `engine.decode.Branch`."""
+
+    @property
+    def at(self) -> int: ...
+    @property
+    def tokens(self) -> tuple[int, ...]: ...
+    @property
+    def logprobs(self) -> tuple[float, ...]: ...
+    @property
+    def score(self) -> float: ...
 
 
 class Step(Protocol):
@@ -23,6 +37,10 @@ class Step(Protocol):
     def counts(self) -> TokenCounts: ...
     @property
     def stop(self) -> StopReason | None: ...
+    @property
+    def failed(self) -> Sequence[str]: ...
+    @property
+    def branches(self) -> Sequence[Branch]: ...
 
 
 class BuiltPrompt(Protocol):
@@ -36,6 +54,8 @@ class BuiltPrompt(Protocol):
     def truncated(self) -> bool: ...
     @property
     def owed(self) -> str: ...
+    @property
+    def stop_strings(self) -> tuple[str, ...]: ...
 
 
 class Text(Protocol):
@@ -45,6 +65,7 @@ class Text(Protocol):
     def stop_string(self) -> str: ...
     def push(self, token: int) -> StopReason | None: ...
     def allowed(self) -> Sequence[int] | None: ...
+    def outlook(self) -> Outlook: ...
     @property
     def rewritten(self) -> int: ...
     def take(self) -> str: ...
@@ -53,6 +74,11 @@ class Text(Protocol):
 
 class Backend(Protocol[S]):
     """Loaded models. Called on the worker's thread only."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of context, prompt and answer together."""
+        ...
 
     def encode(self, request: GenerationRequest) -> BuiltPrompt:
         """The request's prompt. Raises RequestError if there can be none."""
@@ -75,7 +101,11 @@ class Backend(Protocol[S]):
         max_tokens: int,
         before_layer: Callable[[int], None],
     ) -> Iterator[Step]:
-        """Continue `tokens`; see `engine.decode.Decoder.generate`."""
+        """Continue `tokens`; see `engine.decode.Decoder.generate`.
+
+        `before_layer` may run another generation, in another slot, to its end before it returns.
+        Steps have branches where `request` wants alternatives.
+        """
         ...
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -28,19 +28,26 @@ from engine.protocol import Health
 from engine.runtime import RuntimeDir
 from engine.training import command as train_draft
 
-LoadEngine = Callable[[EngineConfig, Callable[[float], None]], Backend[Any]]
+if TYPE_CHECKING:
+    from engine.workspace import Workspaces
+
+LoadEngine = Callable[[EngineConfig, Callable[[float], None], "Workspaces"], Backend[Any]]
 
 DONE, FAILED, USAGE, NO_ENGINE = 0, 1, 2, 3
 STOP_TIMEOUT_S = 15.0
 POLL_S = 0.05
 
 
-def load_engine(config: EngineConfig, progress: Callable[[float], None]) -> Backend[Any]:
-    """Load what `config` names. Raises CheckpointError or ConfigError."""
+def load_engine(
+    config: EngineConfig, progress: Callable[[float], None], workspaces: Workspaces
+) -> Backend[Any]:
+    """Load what `config` names, to draft from `workspaces`. Raises CheckpointError or ConfigError."""
     # Torch is imported here, on the worker's thread, while the socket answers already.
     from engine.generation import EngineBackend
 
-    return EngineBackend.load(config, progress)
+    backend = EngineBackend.load(config, progress, workspaces.snapshot)
+    workspaces.start(backend.engine.tokenizer.encode_document)
+    return backend
 
 
 def main(arguments: Sequence[str] | None = None, *, load: LoadEngine = load_engine) -> int:
@@ -83,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(options: argparse.Namespace, load: LoadEngine) -> int:
     # Deferred: status and stop need none of it.
     from engine.server import listen_tcp, serve
+    from engine.workspace import Workspaces
 
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
@@ -93,7 +101,10 @@ def _serve(options: argparse.Namespace, load: LoadEngine) -> int:
     wants_tcp = options.port is not None or sys.platform == "win32"
     tcp = listen_tcp(options.host, options.port or 0) if wants_tcp else None
     logging.getLogger(__name__).info("serving in %s", place.path)
-    if not serve(config, lambda progress: load(config, progress), place, tcp=tcp):
+    workspaces = Workspaces()
+    if not serve(
+        config, lambda progress: load(config, progress, workspaces), place, workspaces=workspaces, tcp=tcp
+    ):
         # The worker sits in a library call that cannot be interrupted, such as importing torch.
         # Ending the interpreter under it can crash; everything of ours is closed already.
         os._exit(DONE)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgspec
 
 from engine.errors import EngineGone, EngineUnavailable, ProtocolMismatch, RequestError
-from engine.protocol import PROTOCOL_VERSION, Health, UmbrellaReply, UmbrellaRequest
+from engine.protocol import PROTOCOL_VERSION, Health, UmbrellaReply, UmbrellaRequest, WorkspacePush
 from engine.schema import SchemaError, read
 
 if TYPE_CHECKING:
@@ -126,6 +126,14 @@ class EngineClient:
         with _translated():
             response = await connections.get("/health")
         return _read_health(response.status_code, response.content)
+
+    async def push_workspace(self, push: WorkspacePush) -> None:
+        """Give the engine text to draft from. It takes it in later, and forgets it when it ends."""
+        connections = await self._connections()
+        with _translated():
+            response = await connections.post("/workspace", content=msgspec.json.encode(push))
+        if response.status_code != 202:
+            _refuse(response.status_code, response.content)
 
     async def aclose(self) -> None:
         """Close kept connections."""

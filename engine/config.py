@@ -28,8 +28,10 @@ class EngineConfig:
     draft_model: str | None = "bundled:draft"
     """As `model`. None drafts from the text alone. TOML has no null: write an empty string."""
     template: str = "llama3-code"
-    engine: Literal["dynamic", "ar"] = "dynamic"
-    """``ar`` decodes one token a pass."""
+    engine: Literal["dynamic", "static", "ar"] = "dynamic"
+    """How trees are made: as it pays, or always as in `growmap_path`. ``ar`` decodes one token a pass."""
+    growmap_path: str | None = None
+    """The shape of static trees: a JSON file as UMbreLLa's Sequoia code writes it."""
     max_length: int | None = None
     """Tokens of context, prompt and answer together. None: what the target was trained for."""
     generation_length: int = 128
@@ -39,15 +41,17 @@ class EngineConfig:
     topp: float = 1.0
     repetition_penalty: float = 1.0
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    width: int = 4
-    """Children drafted a node."""
+    width: int = 16
+    """Nodes drafted a level at most."""
     num_beams: int = 8
-    """Nodes expanded a level."""
-    depth: int = 4
-    """Levels drafted."""
-    tree_size: int = 16
-    """Nodes a target pass verifies, the root included."""
+    """Children considered a node."""
+    depth: int = 32
+    """Levels drafted at most."""
+    tree_size: int = 64
+    """Nodes a target pass verifies at most, the root included."""
     device: str = "auto"
+    cuda_graph: bool = True
+    """On a CUDA device: replay small passes as one. A cancel then takes effect after the pass at hand."""
     threads: int | None = None
     """CPU threads. None: what torch thinks best."""
     slots: int = 2
@@ -62,20 +66,27 @@ class EngineConfig:
             raise ValueError(f"template must be one of {', '.join(sorted(TEMPLATES))}")
         if not self.model:
             raise ValueError("model must name a checkpoint")
+        if self.engine == "static" and not (self.growmap_path and self.draft_model):
+            raise ValueError("engine must not be static without growmap_path and draft_model")
         require_between("max_length", self.max_length, 32, 1 << 24)
         require_between("generation_length", self.generation_length, 1, 1 << 20)
         require_between("temperature", self.temperature, 0, 100)
         require_between("topk", self.topk, 0, 1 << 24)
         require_between("topp", self.topp, 1e-6, 1)
         require_between("repetition_penalty", self.repetition_penalty, 0.01, 100)
-        require_between("width", self.width, 1, 256)
-        require_between("num_beams", self.num_beams, 1, 1024)
+        require_between("width", self.width, 1, 1024)
+        require_between("num_beams", self.num_beams, 1, 256)
         require_between("depth", self.depth, 1, 64)
         require_between("tree_size", self.tree_size, 1, 1024)
         require_between("threads", self.threads, 1, 1024)
         require_between("slots", self.slots, 1, 64)
         require_between("idle_s", self.idle_s, 0, 10**9)
         require_between("max_queue", self.max_queue, 1, 10_000)
+
+    @property
+    def model_drafted_with(self) -> str | None:
+        """The draft model to load, if any is needed."""
+        return None if self.engine == "ar" else self.draft_model or None
 
     def digest(self) -> str:
         """A short hash: equal configurations have equal digests, wherever they were read from."""
@@ -108,6 +119,7 @@ def load(path: Path | None = None) -> EngineConfig:
         config,
         model=_located(config.model, path.parent),
         draft_model=_located(config.draft_model, path.parent) if config.draft_model else None,
+        growmap_path=str(path.parent / Path(config.growmap_path).expanduser()) if config.growmap_path else None,
     )
 
 

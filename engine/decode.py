@@ -13,13 +13,19 @@ from typing import Protocol
 
 from torch import Tensor
 
-from engine.draft.base import Drafter, DraftSession, TreeLimits
+from engine.branches import Branch, Walk, siblings
+from engine.draft.base import Opening, Outlook
 from engine.kv_cache import KVCache
 from engine.model import BeforeLayer, Block, Transformer
+from engine.policy import PlainPolicy, PolicySession, TreePolicy
+from engine.policy.base import Position
 from engine.prefill import prefill
 from engine.protocol import StopReason, TokenCounts
 from engine.sampling import Choice, SamplingParams, choose, only
+from engine.slot import Slot
 from engine.tree import TokenTree
+
+PLAIN = PlainPolicy()
 
 
 class StopRule(Protocol):
@@ -34,12 +40,16 @@ class Constraint(Protocol):
     """Decides, from the tokens emitted so far, which may come next."""
 
     def allowed(self) -> Sequence[int] | None:
-        """Their ids; None if any may."""
+        """Their ids, ascending; None if any may."""
         ...
 
     @property
     def rewritten(self) -> int:
         """Tokens so far that only wrote again what the prompt had left out. Nobody asked for those."""
+        ...
+
+    def outlook(self) -> Outlook:
+        """What can be told of the text to come; right until the next token."""
         ...
 
 
@@ -48,6 +58,9 @@ class _Unconstrained:
 
     def allowed(self) -> None:
         return None
+
+    def outlook(self) -> Outlook:
+        return Outlook()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,44 +73,24 @@ class Step:
     """Cumulative over the generation."""
     stop: StopReason | None = None
     """Set in the last step."""
-
-
-@dataclass(slots=True)
-class Slot:
-    """The caches that one conversation with the models keeps between requests."""
-
-    target: KVCache
-    drafts: tuple[KVCache | None, ...]
-
-    def reusable(self, tokens: Sequence[int]) -> int:
-        """How many leading `tokens` need no pass of the target."""
-        return self.target.common_prefix(tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class _Walk:
-    """A verified path: the nodes descended into, and the tokens emitted on the way."""
-
-    nodes: tuple[int, ...]
-    emitted: tuple[Choice, ...]
-    stop: StopReason | None
+    branches: tuple[Branch, ...] = ()
+    """Verified paths that leave the text here, if they were asked for, the most probable first."""
+    failed: tuple[str, ...] = ()
+    """Drafters that raised so far, and are not asked again."""
 
 
 class Decoder:
-    """A target, its drafters and the loop between them."""
+    """A target, a policy for the trees it verifies, and the loop between them."""
 
-    def __init__(
-        self, target: Transformer, drafters: Sequence[Drafter], limits: TreeLimits, max_length: int
-    ) -> None:
+    def __init__(self, target: Transformer, policy: TreePolicy, max_length: int) -> None:
         self.target = target
-        self._drafters = tuple(drafters)
-        self._limits = limits
+        self.policy = policy
         self.max_length = max_length
 
     def new_slot(self) -> Slot:
         """Empty caches, with room for a full context and the tree being verified beyond it."""
-        cache = self.target.new_cache(self.max_length + self._limits.size)
-        return Slot(cache, tuple(drafter.new_cache() for drafter in self._drafters))
+        cache = self.target.new_cache(self.max_length + self.policy.most_nodes)
+        return Slot(cache, self.policy.new_memories())
 
     def generate(
         self,
@@ -110,13 +103,16 @@ class Decoder:
         speculative: bool,
         before_layer: BeforeLayer,
         constraint: Constraint | None = None,
+        workspace: str = "",
+        branches: int = 0,
     ) -> Generator[Step]:
         """Yield a step a target pass until `stop`, `max_tokens` or the context's end.
 
         `constraint` is asked before each choice, after `stop` was told the one before: text is what plain
         decoding under it would give. `prompt` [at least 1 token] takes the longest prefix it shares with
-        `slot`. What `before_layer` raises leaves the slot holding exactly the tokens it has kept; so does
-        closing the iterator. Raises ValueError if the prompt is empty or leaves no room in the context.
+        `slot`. `workspace` names text that may be drafted from; `branches` is how many a step may report.
+        What `before_layer` raises leaves the slot holding exactly the tokens it has kept; so does closing
+        the iterator. Raises ValueError if the prompt is empty or leaves no room in the context.
         """
         if not 0 < len(prompt) < self.max_length:
             raise ValueError(f"a prompt of {len(prompt)} tokens does not fit a context of {self.max_length}")
@@ -124,24 +120,33 @@ class Decoder:
         constraint = constraint or _Unconstrained()
         asked = len(prompt) + max_tokens - constraint.rewritten
         rewritten = constraint.rewritten
+        opening = Opening(prompt, slot.text, workspace)
+        slot.text = history
         # The last token is always run again: its logits are what the first choice is made from.
         slot.target.truncate(min(slot.target.common_prefix(prompt), len(prompt) - 1))
-        sessions = self._open(slot) if speculative else []
+        session = self._open(slot, opening, params, speculative=speculative)
         counts = TokenCounts(prompt=len(prompt), reused=slot.target.length)
         if max_tokens < 1:
             yield Step((), (), counts, StopReason.LENGTH)
             return
         while True:
             end = min(asked + constraint.rewritten, self.max_length)
-            tree = self._draft(history, end, sessions, constraint.allowed(), before_layer)
             # What is too much of a prompt for one pass; the rest goes with the first tree.
             prefill_passes = prefill(self.target, slot.target, history, before_layer)
-            logits, pending = self._verify(tree, history, slot.target, before_layer)
+            pending = len(history) - 1 - slot.target.length
+            position = Position(history, pending, end - len(history), constraint.outlook())
+            tree = session.grow(position, before_layer)
+            logits = self._verify(tree, history, slot.target, before_layer)
             walk = self._walk(tree, logits, history, params, stop, constraint, asked)
             kept_rows = [*range(pending), *(pending + node for node in walk.nodes)]
             kept_tokens = [*history[slot.target.length :], *(tree.tokens[n] for n in walk.nodes[1:])]
             slot.target.keep(kept_rows, kept_tokens)
+            found: tuple[Branch, ...] = ()
+            if branches:
+                emitted = len(history) - len(prompt)
+                found = siblings(tree, logits, walk, history, params, emitted, branches)
             history += [choice.token for choice in walk.emitted]
+            session.learn([choice.token for choice in walk.emitted])
             counts = replace(
                 counts,
                 generated=len(history) - len(prompt) - (constraint.rewritten - rewritten),
@@ -149,40 +154,33 @@ class Decoder:
                 accepted=counts.accepted + len(walk.nodes) - 1,
                 target_passes=counts.target_passes + prefill_passes + 1,
             )
-            emitted = walk.emitted
-            yield Step(tuple(c.token for c in emitted), tuple(c.logprob for c in emitted), counts, walk.stop)
+            yield Step(
+                tuple(choice.token for choice in walk.emitted),
+                tuple(choice.logprob for choice in walk.emitted),
+                counts,
+                walk.stop,
+                found,
+                tuple(session.failed),
+            )
             if walk.stop is not None:
                 return
 
-    def _open(self, slot: Slot) -> list[DraftSession]:
-        return [drafter.open(cache) for drafter, cache in zip(self._drafters, slot.drafts, strict=True)]
-
-    def _draft(
-        self,
-        history: Sequence[int],
-        end: int,
-        sessions: Sequence[DraftSession],
-        allowed: Sequence[int] | None,
-        before_layer: BeforeLayer,
-    ) -> TokenTree:
-        """The tree to verify next. No deeper than what may still be emitted before the bonus token."""
-        depth = min(self._limits.depth, end - len(history) - 1)
-        limits = replace(self._limits, depth=depth, allowed=allowed)
-        tree = TokenTree.root(history[-1])
-        for session in sessions:
-            session.grow(tree, history, limits, before_layer)
-        return tree.best(limits.size)
+    def _open(
+        self, slot: Slot, opening: Opening, params: SamplingParams, *, speculative: bool
+    ) -> PolicySession:
+        if not speculative:
+            return PLAIN.open((), opening, greedy=params.greedy)
+        return self.policy.open(slot.drafts, opening, greedy=params.greedy)
 
     def _verify(
         self, tree: TokenTree, history: Sequence[int], cache: KVCache, before_layer: BeforeLayer
-    ) -> tuple[Tensor, int]:
-        """One pass over the uncached tokens and the tree: logits [nodes, vocab], rows before the root."""
+    ) -> Tensor:
+        """One pass over the uncached tokens and the tree: logits [nodes, vocab]."""
         before_root = list(history[cache.length : -1])
         pending = len(before_root)
         parents = [parent + pending for parent in tree.parents]
         block = Block([*before_root, *tree.tokens], [*range(-1, pending - 1), *parents])
-        rows = range(pending, pending + len(tree))
-        return self.target.forward(block, cache, rows, before_layer), pending
+        return self.target.forward(block, cache, range(pending, pending + len(tree)), before_layer)
 
     def _walk(
         self,
@@ -193,7 +191,7 @@ class Decoder:
         stop: StopRule,
         constraint: Constraint,
         asked: int,
-    ) -> _Walk:
+    ) -> Walk:
         """Draw at the root, descend while the drawn token is in the tree, end with the bonus token.
 
         The walk ends where the path is `asked` tokens long, not counting rewritten ones.
@@ -213,4 +211,4 @@ class Decoder:
             if child is not None:
                 nodes.append(child)
             if reason is not None or child is None:
-                return _Walk(tuple(nodes), tuple(emitted), reason)
+                return Walk(tuple(nodes), tuple(emitted), reason)

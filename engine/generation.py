@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.backend import BuiltPrompt, Text
 from engine.config import EngineConfig
-from engine.decode import Slot, Step
+from engine.decode import Step
+from engine.errors import RequestError
 from engine.loaded import LoadedEngine
 from engine.request import CodePrompt, GenerationRequest, TextPrompt
 from engine.sampling import SamplingParams
+from engine.speculation import Workspaces, no_workspaces
+from engine.slot import Slot
 from engine.text import TextStream
 
 
@@ -21,12 +24,22 @@ class EngineBackend:
     engine: LoadedEngine
 
     @staticmethod
-    def load(config: EngineConfig, progress: Callable[[float], None]) -> EngineBackend:
-        """Load what `config` names. Raises CheckpointError or ConfigError."""
-        return EngineBackend(LoadedEngine.load(config, progress))
+    def load(
+        config: EngineConfig, progress: Callable[[float], None], workspaces: Workspaces = no_workspaces
+    ) -> EngineBackend:
+        """Load what `config` names; see `LoadedEngine.load`."""
+        return EngineBackend(LoadedEngine.load(config, progress, workspaces))
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of context, prompt and answer together."""
+        return self.engine.decoder.max_length
 
     def encode(self, request: GenerationRequest) -> BuiltPrompt:
-        """The request's prompt. Raises RequestError if there can be none."""
+        """The request's prompt. Raises RequestError if there can be none, or it biases unknown tokens."""
+        known = self.engine.tokenizer.vocab_size
+        if any(token >= known for token, _ in request.logit_bias):
+            raise RequestError(f"logit_bias: token ids must be from 0 to {known - 1}", "logit_bias")
         prompts, prompt, reserve = self.engine.prompts, request.prompt, request.max_tokens
         if isinstance(prompt, CodePrompt):
             return prompts.code(prompt.segments, prompt.path, prompt.language, reserve)
@@ -36,7 +49,8 @@ class EngineBackend:
 
     def text(self, request: GenerationRequest, prompt: BuiltPrompt) -> TextStream:
         """What collects the text that follows `prompt`."""
-        return self.engine.text_stream(prompt.tokens, request.stop, prompt.owed)
+        stop = replace(request.stop, strings=(*request.stop.strings, *prompt.stop_strings))
+        return self.engine.text_stream(prompt.tokens, stop, prompt.owed)
 
     def new_slot(self) -> Slot:
         """Empty caches."""
@@ -58,6 +72,7 @@ class EngineBackend:
             top_p=request.top_p,
             min_p=request.min_p,
             repetition_penalty=request.repetition_penalty,
+            logit_bias=request.logit_bias,
             seed=request.seed,
         )
         return self.engine.decoder.generate(
@@ -69,4 +84,6 @@ class EngineBackend:
             speculative=request.speculative,
             before_layer=before_layer,
             constraint=text,
+            workspace=request.workspace,
+            branches=request.alternatives - 1,
         )

@@ -9,7 +9,7 @@ Knows nothing of prompts or models.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 
@@ -25,7 +25,13 @@ class Beginnings:
         whole = [(text, token) for token, text in texts if text and "\N{REPLACEMENT CHARACTER}" not in text]
         self._sorted = sorted(whole)
         self._texts = [text for text, _ in self._sorted]
+        self._text_of = {token: text for text, token in whole}
         self.of = lru_cache(maxsize=64)(self._of)
+
+    def left(self, owed: str, token: int) -> str:
+        """What is still owed once `token` has come: nothing, too, where it did not agree."""
+        written = self._text_of.get(token, "")
+        return owed[len(written) :] if written and owed.startswith(written) else ""
 
     def _of(self, owed: str) -> tuple[int, ...]:
         """Ids, ascending, of the tokens that begin with `owed` or that `owed` begins with."""
@@ -53,9 +59,14 @@ class Debt:
         self.rewritten = 0
         """Tokens so far that wrote nothing new."""
 
-    def allowed(self) -> tuple[int, ...] | None:
-        """The ids that agree with what is owed; None if nothing is, or none agrees."""
-        return (self._beginnings.of(self._owed) or None) if self._owed else None
+    def allowed(self, path: Sequence[int] = ()) -> tuple[int, ...] | None:
+        """The ids that agree with what is owed after `path`; None if nothing is, or none agrees."""
+        owed = self._owed
+        for token in path:
+            if not owed:
+                return None
+            owed = self._beginnings.left(owed, token)
+        return (self._beginnings.of(owed) or None) if owed else None
 
     def pay(self, written: str) -> str:
         """Take in a token's text; what of it is new."""

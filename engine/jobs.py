@@ -5,10 +5,12 @@ from __future__ import annotations
 import heapq
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from engine.backend import BuiltPrompt, Text
+from engine.alternatives import Answer
+from engine.backend import BuiltPrompt
 from engine.errors import UmbrellaError
 from engine.protocol import SegmentFate, StopReason, Timings, TokenCounts
 from engine.request import GenerationRequest
@@ -22,32 +24,47 @@ class Cancelled(Exception):
 
 
 class Preempted(Exception):
-    """Raised between two layers: something more urgent waits; this generation resumes later."""
+    """Raised between two layers: something more urgent waits and needs the slot; this resumes later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What is known once a generation is over."""
+    """What is known once a text is over."""
 
     stop: StopReason
     stop_string: str = ""
     fates: tuple[SegmentFate, ...] = ()
     truncated: bool = False
+    last: bool = True
+    """False where alternatives follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Text that follows what came before it. The last chunk of a job has an `ending`."""
+    """Text that follows what came before it of alternative `index`, 0 being the main text.
+
+    Texts follow one another, and the last chunk of each has an `ending`. Counts and timings are the job's.
+    """
 
     text: str
     logprobs: tuple[float, ...]
     counts: TokenCounts
     timings: Timings
     ending: Ending | None = None
+    index: int = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether the job is: nothing follows."""
+        return self.ending is not None and self.ending.last
+
+    def after(self, before: Chunk) -> Chunk:
+        """`before` and this chunk of the same text as one."""
+        return replace(self, text=before.text + self.text, logprobs=before.logprobs + self.logprobs)
 
 
 Deliver = Callable[[Chunk | UmbrellaError], None]
-"""Takes a job's chunks, the last of which has an ending; or the error that ended it. Must not block."""
+"""Takes a job's chunks, the last of which is `over`; or the error that ended it. Must not block."""
 
 
 def now_ms() -> float:
@@ -60,11 +77,22 @@ class Progress:
     """How far a job has come. Touched by the worker's thread only."""
 
     prompt: BuiltPrompt
-    text: Text
-    emitted: list[int] = field(default_factory=list[int])
+    answers: deque[Answer]
+    """The text being written, then those still to be."""
     counts: TokenCounts = field(default_factory=TokenCounts)
-    first_step_ms: float | None = None
-    line_complete: bool = False
+    failed: set[str] = field(default_factory=set[str])
+    """Drafters that it went on without."""
+
+    @property
+    def tokens(self) -> list[int]:
+        """What the models have to continue: the prompt, and the text being written."""
+        return [*self.prompt.tokens, *self.answers[0].tokens]
+
+    def next_answer(self) -> None:
+        """Turn from a text that is over to the next, some of whose tokens are there already."""
+        self.answers.popleft()
+        generated = self.counts.generated + self.answers[0].own_size
+        self.counts = replace(self.counts, generated=generated)
 
 
 class Job:
@@ -75,7 +103,7 @@ class Job:
         self.deliver = deliver
         self.key = (RANKS[request.priority], sequence)
         """Order in the queue. An interrupted job keeps its own, so it goes before later ones."""
-        self.accepted_ms = self.waiting_since_ms = now_ms()
+        self.accepted_ms = self._booked_ms = now_ms()
         self.queue_ms = self.prefill_ms = self.decode_ms = 0.0
         self.progress: Progress | None = None
         self.over = False
@@ -123,14 +151,24 @@ class Job:
                 raise Cancelled
             self._layers += 1
 
-    def account(self, since_ms: float) -> float:
-        """Book the time since `since_ms` on the stage the job is in. Returns now."""
+    def book(self, *, waited: bool = False) -> None:
+        """Put the time since the last call down to the queue if it `waited`, else to the stage it is in."""
         now = now_ms()
-        if self.progress is None or self.progress.first_step_ms is None:
-            self.prefill_ms += now - since_ms
+        spent, self._booked_ms = now - self._booked_ms, now
+        if waited:
+            self.queue_ms += spent
+        elif self.progress is None or self.progress.counts.target_passes == 0:
+            self.prefill_ms += spent
         else:
-            self.decode_ms += now - since_ms
-        return now
+            self.decode_ms += spent
+
+    def news(self, progress: Progress) -> Chunk:
+        """What of the text being written has not been delivered yet, with its ending if it is over."""
+        answer, prompt, ending = progress.answers[0], progress.prompt, None
+        if answer.stop is not None:
+            last = len(progress.answers) == 1
+            ending = Ending(answer.stop, answer.text.stop_string, prompt.fates, prompt.truncated, last)
+        return Chunk(*answer.take(), progress.counts, self.timings(), ending, answer.index)
 
     def timings(self) -> Timings:
         """Time spent so far."""
@@ -138,9 +176,9 @@ class Job:
 
 
 class JobQueue:
-    """Waiting jobs, most urgent first, then in order of arrival, and the one being run.
+    """Waiting jobs, most urgent first, then in order of arrival, and those that have been begun.
 
-    Safe to use from any thread. A job is always either waiting, running or over, so that whoever asks
+    Safe to use from any thread. A job is always either waiting, begun or over, so that whoever asks
     whether the engine is idle never looks between two of these.
     """
 
@@ -148,7 +186,8 @@ class JobQueue:
         self._jobs: list[Job] = []
         self._changed = threading.Condition()
         self._closed = False
-        self.running: Job | None = None
+        self.begun: tuple[Job, ...] = ()
+        """The running job last; each of the others is paused, and less urgent than the one behind it."""
         self.best_rank = IDLE_RANK
         """The most urgent waiting job's rank. Written under the lock, read without it at every layer."""
 
@@ -156,24 +195,30 @@ class JobQueue:
         return len(self._jobs)
 
     def put(self, job: Job) -> bool:
-        """Add a job. False, and not added, once the queue is closed."""
+        """Add a job, or put one back that was begun. False, and not added, once the queue is closed."""
         with self._changed:
             if self._closed:
                 return False
+            self._forget(job)
             heapq.heappush(self._jobs, job)
             self._updated()
             return True
 
     def take(self) -> Job | None:
-        """Wait for a job, which is then the running one. None once the queue is closed."""
+        """Wait for a job, which has then begun. None once the queue is closed."""
         with self._changed:
-            self.running = None
             self._changed.wait_for(lambda: self._closed or self._jobs)
-            if self._closed:
-                return None
-            self.running = heapq.heappop(self._jobs)
-            self._updated()
-            return self.running
+            return None if self._closed else self._begin()
+
+    def take_before(self, job: Job) -> Job | None:
+        """A waiting job that is more urgent than `job`, which has then begun; None if there is none."""
+        with self._changed:
+            return self._begin() if self.best_rank < job.key[0] else None
+
+    def done(self, job: Job) -> None:
+        """A job that was begun is over, or waits again."""
+        with self._changed:
+            self._forget(job)
 
     def remove(self, job: Job) -> bool:
         """Take `job` out if it is waiting."""
@@ -195,9 +240,18 @@ class JobQueue:
 
     @property
     def busy(self) -> bool:
-        """Whether a job waits or runs."""
+        """Whether a job waits or has been begun."""
         with self._changed:
-            return bool(self._jobs) or self.running is not None
+            return bool(self._jobs or self.begun)
+
+    def _begin(self) -> Job:
+        job = heapq.heappop(self._jobs)
+        self.begun = (*self.begun, job)
+        self._updated()
+        return job
+
+    def _forget(self, job: Job) -> None:
+        self.begun = tuple(other for other in self.begun if other is not job)
 
     def _updated(self) -> None:
         self.best_rank = self._jobs[0].key[0] if self._jobs else IDLE_RANK

@@ -75,33 +75,50 @@ class KVCache:
         del self.tokens[length:]
         self._scratch = 0
 
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store a pass's rows [kv_heads, T, head_dim] of one layer behind the valid ones, as scratch.
+    def write(self, layer: int, keys: Tensor, values: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Store a pass's rows [kv_heads, T, head_dim] of one layer as scratch, from scratch row `first` on.
 
-        Returns the layer's keys and values [kv_heads, length + T, head_dim], cached rows first: views
-        into the cache, right until the next call of any method that changes it. Neither `length` nor
-        a valid row changes, so a pass may be abandoned after any layer. Raises CacheFull, having
-        written nothing, if the rows do not fit.
+        Returns the layer's keys and values [kv_heads, length + first + T, head_dim], cached rows first,
+        scratch rows of earlier passes next: views into the cache, right until the next call of any
+        method that changes it. Neither `length` nor a row before these changes, so a pass may be
+        abandoned after any layer. Raises, having written nothing, CacheFull if the rows do not fit,
+        ValueError if the scratch rows before `first` are not whole.
         """
-        start, rows = self.length, keys.shape[1]
+        rows = keys.shape[1]
+        start = self.place(first, rows)
         stop = start + rows
-        if stop > self.capacity:
-            raise CacheFull(f"{stop} rows do not fit a KV cache of {self.capacity}")
-        all_keys, all_values = self._keys[layer], self._values[layer]
+        all_keys, all_values = self.stored(layer)
         all_keys.narrow(1, start, rows).copy_(keys)
         all_values.narrow(1, start, rows).copy_(values)
         # Layers run in order, so the rows are whole when the last layer has written them.
-        self._scratch = rows if layer == len(self._keys) - 1 else 0
+        self._scratch = first + rows if layer == len(self._keys) - 1 else first
         return all_keys.narrow(1, 0, stop), all_values.narrow(1, 0, stop)
+
+    def place(self, first: int, rows: int) -> int:
+        """Where scratch row `first` lies. Raises as `write` does if `rows` from there on do not fit."""
+        if first > self._scratch:
+            raise ValueError(f"no pass left {first} whole rows to follow: there are {self._scratch}")
+        start = self.length + first
+        if start + rows > self.capacity:
+            raise CacheFull(f"{start + rows} rows do not fit a KV cache of {self.capacity}")
+        return start
+
+    def stored(self, layer: int) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values [kv_heads, capacity, head_dim], for a pass that writes them itself."""
+        return self._keys[layer], self._values[layer]
+
+    def wrote(self, rows: int) -> None:
+        """Count the first `rows` of the scratch as whole, in every layer: a pass has written them itself."""
+        self._scratch = rows
 
     @torch.inference_mode()
     def keep(self, rows: Sequence[int], tokens: Sequence[int]) -> None:
-        """Make `rows` of the last pass valid, in order; the rest of that pass is gone.
+        """Make `rows` of the scratch valid, in order; the rest of it is gone.
 
-        `rows` are indices into the pass's block, ascending, and `tokens` the ids they stand for. The
+        `rows` are indices into the last pass's block, ascending, and `tokens` the ids they stand for. The
         kept rows are moved together to follow the valid ones. Raises ValueError, having changed
-        nothing, if the two differ in length, if rows are not ascending, or if the last pass did not
-        run through every layer or was kept before.
+        nothing, if the two differ in length, if rows are not ascending, or if one is not in the scratch:
+        its pass did not run through every layer, or was kept before.
         """
         if len(rows) != len(tokens):
             raise ValueError(f"{len(rows)} rows cannot stand for {len(tokens)} tokens")
@@ -116,4 +133,19 @@ class KVCache:
             start = self.length + in_place
             self._store[:, :, :, start : start + len(moved)] = self._store.index_select(3, source)
         self.tokens.extend(tokens)
+        self._scratch = 0
+
+    @torch.inference_mode()
+    def adopt(self, other: KVCache, length: int) -> None:
+        """Hold a copy of the first `length` tokens of `other`, a cache of the same model, and nothing else.
+
+        Views that `write` returned hold no meaning afterwards; `other` stays as it is. Raises ValueError,
+        having changed nothing, if `length` is negative, more than `other` holds, or more than fits here.
+        """
+        if not 0 <= length <= min(other.length, self.capacity):
+            raise ValueError(
+                f"cannot adopt {length} tokens of {other.length} into a KV cache of {self.capacity}"
+            )
+        self._store[:, :, :, :length] = other._store[:, :, :, :length]
+        self.tokens[:] = other.tokens[:length]
         self._scratch = 0

@@ -31,14 +31,12 @@ class DenseLinear:
 
     @staticmethod
     def rearranged(weight: Tensor, bias: Tensor | None = None) -> DenseLinear:
-        """The same layer with a copy of `weight` in the layout that multiplies fastest.
+        """The same layer with a copy of `weight` laid out [in_features, out_features].
 
-        On CPUs in float32 that is [in_features, out_features]: with MKL on an AVX2 machine the
-        products of 1 to 16 rows that decoding consists of take a half to four fifths of the time.
+        A BLAS multiplies a single row by that faster, in float32 on a CPU.
         """
         linear = DenseLinear(weight, bias)
-        if weight.device.type == "cpu" and weight.dtype == torch.float32:
-            linear._transposed = linear._transposed.contiguous()
+        linear._transposed = linear._transposed.contiguous()
         return linear
 
     def __call__(self, x: Tensor, /) -> Tensor:
@@ -67,15 +65,17 @@ class FixedRows:
 class RmsNorm:
     """x / sqrt(mean(x²) + eps) * weight (Zhang and Sennrich 2019), over x's last axis, in float32.
 
+    x [..., size], weight [size], or with axes before it that x has as well.
+
     Written with the Euclidean norm, of x and of what eps adds to it: four operations where the mean
     takes seven, which is a tenth of a small model's decode step on a CPU.
     """
 
     def __init__(self, weight: Tensor, eps: float) -> None:
-        size = len(weight)
+        size = weight.shape[-1]
         self._scale = weight * math.sqrt(size)
         self._floor = torch.tensor(math.sqrt(size * eps), device=weight.device)
 
     def __call__(self, x: Tensor, /) -> Tensor:
         length = cast(Tensor, torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32))
-        return (x / torch.hypot(length, self._floor) * self._scale).to(x.dtype)
+        return (x / torch.hypot(length, self._floor)).mul_(self._scale).to(x.dtype)

@@ -10,12 +10,13 @@ import torch
 from engine.checkpoint import Checkpoint, find
 from engine.config import EngineConfig
 from engine.decode import Decoder
-from engine.draft import Drafter, ModelDrafter, NgramDrafter, TreeLimits
 from engine.errors import CheckpointError, ConfigError
+from engine.graphs import replay_passes
 from engine.healing import Beginnings, Debt
 from engine.model import Transformer
 from engine.prompt import PromptBuilder
 from engine.protocol import StopSpec
+from engine.speculation import TimedModel, Workspaces, most_rows, no_workspaces, read_grow_map, tree_policy
 from engine.templates import TEMPLATES
 from engine.text import TextStream
 from engine.tokenizer import Tokenizer
@@ -31,14 +32,16 @@ def require_known_ids(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
         )
 
 
-def require_same_vocabulary(
-    target: Tokenizer, target_size: int, draft: Tokenizer, draft_size: int, draft_name: str
-) -> None:
-    """Raise ConfigError unless every token id means the same to both models."""
-    if draft_size != target_size or draft.vocabulary() != target.vocabulary():
+def require_same_vocabulary(target: Tokenizer, draft: Tokenizer, draft_name: str) -> None:
+    """Raise ConfigError unless every token id means the same to both models.
+
+    How far an embedding is padded beyond that may differ, and does within families.
+    """
+    if draft.vocabulary() != target.vocabulary():
         raise ConfigError(
-            f"draft_model = {draft_name!r} has another vocabulary than the target ({draft_size} tokens, the "
-            f"target {target_size}); choose a draft made for the target's tokenizer, or set it to nothing"
+            f"draft_model = {draft_name!r} has another vocabulary than the target ({draft.vocab_size} tokens, "
+            f"the target {target.vocab_size}); choose a draft made for the target's tokenizer, or set it to "
+            "nothing"
         )
 
 
@@ -52,51 +55,60 @@ class LoadedEngine:
     tokenizer: Tokenizer
     begin_token: int | None
     end_tokens: frozenset[int]
+    breaks: frozenset[int]
+    """Tokens whose text holds a line break."""
     beginnings: Beginnings
 
     @staticmethod
-    def load(config: EngineConfig, progress: Callable[[float], None]) -> LoadedEngine:
+    def load(
+        config: EngineConfig,
+        progress: Callable[[float], None],
+        workspaces: Workspaces = no_workspaces,
+    ) -> LoadedEngine:
         """Load what `config` names, telling `progress` the share done, 0 to 1.
 
-        Raises CheckpointError or ConfigError, each saying what to change.
+        `workspaces` finds the text of a workspace to draft from. Raises CheckpointError or ConfigError, each
+        saying what to change.
         """
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         checkpoint = Checkpoint.open(find(config.model))
-        draft = Checkpoint.open(find(config.draft_model)) if config.draft_model else None
-        total = checkpoint.size_bytes + (draft.size_bytes if draft else 0)
+        draft = Checkpoint.open(find(config.model_drafted_with)) if config.model_drafted_with else None
+        max_length = min(config.max_length or checkpoint.config.max_position, checkpoint.config.max_position)
+        grow_map = read_grow_map(config, max_length)
         tokenizer = Tokenizer.load(checkpoint.folder)
         require_known_ids(tokenizer, checkpoint)
-        max_length = min(config.max_length or checkpoint.config.max_position, checkpoint.config.max_position)
-        limits = TreeLimits(config.tree_size - 1, config.depth, config.width, config.num_beams)
+        if draft is not None:
+            draft_tokenizer = Tokenizer.load(draft.folder)
+            require_known_ids(draft_tokenizer, draft)
+            require_same_vocabulary(tokenizer, draft_tokenizer, config.draft_model or "")
+        total = checkpoint.size_bytes + (draft.size_bytes if draft else 0)
 
-        def load(of: Checkpoint, done_bytes: int) -> Transformer:
+        def load(of: Checkpoint, before_bytes: int) -> TimedModel:
             share = of.size_bytes / total
-            return Transformer.load(
-                of, config.device, config.dtype, progress=lambda p: progress(done_bytes / total + p * share)
+            model = Transformer.load(
+                of, config.device, config.dtype, progress=lambda p: progress(before_bytes / total + p * share)
             )
+            if config.cuda_graph:
+                replay_passes(model)
+            return TimedModel.of(of, model, most_rows(config, grow_map))
 
         target = load(checkpoint, 0)
-        drafters: list[Drafter] = []
-        if config.engine == "dynamic":
-            drafters.append(NgramDrafter())
-            if draft and config.draft_model:
-                other = Tokenizer.load(draft.folder)
-                size, draft_size = checkpoint.config.vocab_size, draft.config.vocab_size
-                require_same_vocabulary(tokenizer, size, other, draft_size, config.draft_model)
-                model = load(draft, checkpoint.size_bytes)
-                drafters.append(ModelDrafter(model, max_length, limits))
+        timed_draft = load(draft, checkpoint.size_bytes) if draft else None
+        policy = tree_policy(config, target.costs, timed_draft, grow_map, max_length, workspaces)
         template = TEMPLATES[config.template]
         tokenizer.reserve((*template.special_tokens, *template.end_tokens))
         ends = {token for name in template.end_tokens if (token := tokenizer.find_special(name)) is not None}
+        texts = tokenizer.texts()
         return LoadedEngine(
             name=config.model,
-            decoder=Decoder(target, drafters, limits, max_length),
+            decoder=Decoder(target.transformer, policy, max_length),
             prompts=PromptBuilder(template, tokenizer, max_length),
             tokenizer=tokenizer,
             begin_token=checkpoint.config.bos_token_id,
             end_tokens=frozenset(ends | set(checkpoint.config.eos_token_ids)),
-            beginnings=Beginnings(tokenizer.texts()),
+            breaks=frozenset(token for token, text in texts if "\n" in text),
+            beginnings=Beginnings(texts),
         )
 
     def text_stream(self, prompt: Sequence[int], spec: StopSpec, owed: str = "") -> TextStream:
@@ -105,4 +117,4 @@ class LoadedEngine:
         `owed` is the word at the cursor that the prompt leaves out; see `engine.healing`.
         """
         decode = self.tokenizer.detokenizer(prompt).push
-        return TextStream(decode, self.end_tokens, spec, Debt(owed, self.beginnings))
+        return TextStream(decode, self.end_tokens, spec, Debt(owed, self.beginnings), self.breaks)

@@ -29,6 +29,9 @@ class Metrics:
         self.preemptions = self._counter(
             "umbrella_preemptions", "Generations interrupted for a more urgent one"
         )
+        self.drafter_failures = self._counter(
+            "umbrella_drafter_failures", "Drafters that raised and were left out", "drafter"
+        )
         self._requests = self._counter("umbrella_requests", "Requests ended", "endpoint", "outcome")
         self._tokens = self._counter("umbrella_tokens", "Tokens, by what became of them", "kind")
         self._passes = self._counter("umbrella_target_passes", "Passes of the target")
@@ -41,6 +44,12 @@ class Metrics:
         """Report `depth()` as the number of waiting requests at every scrape."""
         gauge = Gauge("umbrella_queue_depth", "Requests waiting", registry=self._registry)
         gauge.set_function(depth)
+
+    def watch_workspaces(self, documents: Callable[[], int], tokens: Callable[[], int]) -> None:
+        """Report how many `documents` and `tokens` of clients' workspaces are held, at every scrape."""
+        held = Gauge("umbrella_workspace_held", "Held to draft from", ("kind",), registry=self._registry)
+        held.labels("documents").set_function(documents)
+        held.labels("tokens").set_function(tokens)
 
     def request_ended(self, endpoint: str, outcome: Outcome) -> None:
         """Count one request of `endpoint`, whether or not it got as far as a model."""

@@ -1,20 +1,21 @@
 """The Transformer: tokens and their places in, logits out, keys and values into a cache.
 
-One model for the Llama family (Touvron et al. 2023): what tells its members apart is a field of
+One model for Llama (Touvron et al. 2023), Qwen and Mistral: what tells them apart is a field of
 `ModelConfig`. It knows nothing of drafting or sampling: a prompt, a token tree, and a prompt with a
 tree at its end are all a `Block`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.attention import AttentionKind, MaskedAttention, PathAttention
+from engine.attention import Attention, AttentionKind, MaskedAttention, PathAttention
 from engine.checkpoint import Checkpoint
 from engine.kv_cache import KVCache
 from engine.linear import Linear, RmsNorm
@@ -29,11 +30,14 @@ BeforeLayer = Callable[[int], None]
 class Block:
     """The rows of one pass.
 
-    `parents[i]` is the row that row i follows, an earlier one, or -1 if it follows the cached tokens.
+    `parents[i]` is the row that row i follows, an earlier one, or -1 if it follows the cached tokens. Rows
+    before `first` are in the cache's scratch, from earlier passes over the same rows since the cache last
+    changed; the pass runs the others. So a tree grows level by level.
     """
 
     tokens: list[int]
     parents: list[int]
+    first: int = 0
 
     @staticmethod
     def chain(tokens: Sequence[int]) -> Block:
@@ -46,8 +50,11 @@ class Block:
     def depths(self) -> list[int]:
         """How many rows of the block stand before each on its path: its position less the cache's length.
 
-        Raises ValueError if a row has no parent given, or one that does not precede it.
+        Raises ValueError if a row has no parent given, or one that does not precede it, or if `first`
+        is no row.
         """
+        if self.first and not 0 < self.first < len(self):
+            raise ValueError(f"a block of {len(self)} rows cannot start at row {self.first}")
         depths: list[int] = []
         for row, parent in enumerate(self.parents):
             if not -1 <= parent < row:
@@ -59,12 +66,40 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class PassInputs:
+    """What a pass of some rows reads besides weights and cache, on the model's device."""
+
+    tokens: Tensor
+    """[rows]"""
+    cos: Tensor
+    sin: Tensor
+    """Of the rows' positions, [rows, 1, head_dim]."""
+    attentions: Mapping[int | None, Attention]
+    """By window."""
+
+
+Write = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Replay(Protocol):
+    """Runs a pass in the model's own place; see `engine.graphs`."""
+
+    def __call__(
+        self, inputs: PassInputs, cache: KVCache, first: int, before_layer: BeforeLayer, /
+    ) -> Tensor | None:
+        """As `forward`, with the logits of every row, right until the next pass; None, if it cannot."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class _Layer:
     """One decoder layer's weights."""
 
     attention_norm: RmsNorm
     qkv: Linear
     """Queries, keys and values side by side: -> [rows, (heads + 2 * kv_heads) * head_dim]."""
+    qk_norm: RmsNorm | None
+    """Of each head's queries and keys, [rows, heads + kv_heads, head_dim]."""
     attention_out: Linear
     mlp_norm: RmsNorm
     gate_up: Linear
@@ -98,6 +133,8 @@ class Transformer:
         self._row_multiple = row_multiple
         self._attention: AttentionKind = MaskedAttention.of if row_multiple == 1 else PathAttention.of
         self._rope = Rope(config, self.dtype, self.device)
+        self.replay: Replay | None = None
+        """Asked first at every pass, where a device is quicker than those who ask it."""
 
     @property
     def num_layers(self) -> int:
@@ -149,35 +186,72 @@ class Transformer:
 
         Its keys and values are left in `cache` as scratch for `KVCache.keep`. `before_layer(i)` is
         called before layer i; what it raises ends the pass there, and the cache keeps the tokens it had.
-        Raises CacheFull if T rows do not fit, ValueError if the block is malformed.
+        Where passes are replayed, all calls come before the first layer: a pass once begun is finished.
+        Raises CacheFull if T rows do not fit, and ValueError if the block is malformed, if one of `rows`
+        is before its `first`, or if those before `first` are not in the cache's scratch.
         """
-        places = block.depths()
-        padding = [0] * (-len(block) % self._row_multiple)
-        tokens = self._indices(block.tokens + padding)
-        positions = self._indices([cache.length + place for place in places] + padding)
-        attention = self._attention(block.parents, cache.length, self.dtype, self.device)
-        x = functional.embedding(tokens, self._embedding)
-        cos, sin = self._rope.at(positions)
+        first, ran = block.first, len(block) - block.first
+        inputs = self._inputs(block, cache.length)
+        if min(rows, default=first) < first:
+            raise ValueError(f"row {min(rows)} was run by an earlier pass: this one starts at row {first}")
+        wanted = [row - first for row in rows]
+        if self.replay is not None:
+            logits = self.replay(inputs, cache, first, before_layer)
+            if logits is not None:
+                return logits[wanted]  # A copy, for the next pass overwrites what it came from.
+
+        def write(layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+            return cache.write(layer, keys[:, :ran], values[:, :ran], first)
+
+        return self.run(inputs, write, wanted, before_layer)
+
+    def _inputs(self, block: Block, length: int) -> PassInputs:
+        """Of the rows of `block` from its `first` on, padded to a multiple, after `length` cached tokens."""
+        first, places = block.first, block.depths()
+        padding = [0] * (-(len(block) - first) % self._row_multiple)
+        cos, sin = self._rope.at(self._indices([length + place for place in places[first:]] + padding))
+        attentions = {
+            window: self._attention(block.parents, length, window, self.dtype, self.device)
+            for window in set(self.config.windows)
+        }
+        if first:
+            run = range(first, len(block))
+            attentions = {window: whole.select(run) for window, whole in attentions.items()}
+        return PassInputs(self._indices(block.tokens[first:] + padding), cos, sin, attentions)
+
+    def run(
+        self, inputs: PassInputs, write: Write, wanted: Sequence[int], before_layer: BeforeLayer
+    ) -> Tensor:
+        """The pass itself: float32 logits [len(wanted), vocab] of the `wanted` among its rows.
+
+        `write` stores a layer's keys and values [kv_heads, rows, head_dim], and returns what its rows see.
+        """
+        x = functional.embedding(inputs.tokens, self._embedding)
+        every = list(range(len(x)))
         for index, layer in enumerate(self._layers):
             before_layer(index)
-            queries, keys, values = self._project(layer.attention_norm(x), layer, cos, sin)
-            seen = cache.write(index, keys[:, : len(block)], values[:, : len(block)])
-            if index == len(self._layers) - 1 and list(rows) != list(range(len(block))):
+            attention = inputs.attentions[self.config.windows[index]]
+            queries, keys, values = self._project(layer.attention_norm(x), layer, inputs.cos, inputs.sin)
+            seen = write(index, keys, values)
+            if index == len(self._layers) - 1 and list(wanted) != every:
                 # Beyond its keys and values, the last layer matters only to the rows asked for.
-                if not rows:
+                if not wanted:
                     return x.new_empty((0, self.config.vocab_size), dtype=torch.float32)
-                wanted = self._indices([*rows] + [0] * (-len(rows) % self._row_multiple))
-                x, queries, attention = x[wanted], queries[wanted], attention.select(rows)
+                padded = self._indices([*wanted] + [0] * (-len(wanted) % self._row_multiple))
+                x, queries, attention = x[padded], queries[padded], attention.select(wanted)
             x = x + layer.attention_out(attention(queries, *seen))
             gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, dim=-1)
             x = x + layer.down(functional.silu(gate) * up)
-        return self._lm_head(self._final_norm(x))[: len(rows)].float()
+        return self._lm_head(self._final_norm(x))[: len(wanted)].float()
 
     def _project(self, x: Tensor, layer: _Layer, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [rows, heads, head_dim] and keys, rotated, and values [kv_heads, rows, head_dim]."""
         heads, kv_heads = self.config.num_heads, self.config.num_kv_heads
         qkv = layer.qkv(x).view(len(x), heads + 2 * kv_heads, self.config.head_dim)
-        rotated = self._rope.rotate(qkv[:, : heads + kv_heads], cos, sin)
+        turned = qkv[:, : heads + kv_heads]
+        if layer.qk_norm is not None:
+            turned = layer.qk_norm(turned)
+        rotated = self._rope.rotate(turned, cos, sin)
         values = qkv[:, heads + kv_heads :]
         return rotated[:, :heads], rotated[:, heads:].transpose(0, 1), values.transpose(0, 1)
 
@@ -195,9 +269,10 @@ def _read_layer(reader: WeightReader, config: ModelConfig, prefix: str) -> _Laye
             [f"{attention}.q_proj", f"{attention}.k_proj", f"{attention}.v_proj"],
             hidden,
             [queries, keys, keys],
-            bias=config.attention_bias,
+            bias=config.qkv_bias,
         ),
-        attention_out=reader.linear([f"{attention}.o_proj"], queries, [hidden], bias=config.attention_bias),
+        qk_norm=reader.qk_norm(f"{attention}.q_norm", f"{attention}.k_norm") if config.qk_norm else None,
+        attention_out=reader.linear([f"{attention}.o_proj"], queries, [hidden], bias=config.output_bias),
         mlp_norm=reader.norm(f"{prefix}.post_attention_layernorm.weight"),
         gate_up=reader.linear(
             [f"{mlp}.gate_proj", f"{mlp}.up_proj"], hidden, [inner, inner], bias=config.mlp_bias

@@ -31,6 +31,8 @@ class BuiltPrompt:
     fates: tuple[SegmentFate, ...] = ()
     owed: str = ""
     """The word at the cursor, which `tokens` leave out and the answer has to begin with; see `healing`."""
+    stop_strings: tuple[str, ...] = ()
+    """What ends the answer in the template that was used, beside end tokens."""
 
     @property
     def truncated(self) -> bool:
@@ -112,7 +114,7 @@ class PromptBuilder:
             raise RequestError(
                 f"{reserve} tokens to generate leave no room for a prompt in a context of "
                 f"{self._max_length}; ask for fewer",
-                "n_predict",
+                "max_tokens",
             )
         fitted_suffix = self._fit_suffix(suffix, int(budget * SUFFIX_SHARE))
         fitted_context = self._fit_context(context, int(budget * CONTEXT_SHARE))
@@ -127,7 +129,8 @@ class PromptBuilder:
         tokens, fate = self._fit_prefix(prefix, owed, self._max_length - reserve - len(head) - len(tail))
         fitted_prefix = _Fitted(prefix, len(tokens), fate)
         fates = self._fates(segments, fitted_prefix, fitted_suffix, fitted_context)
-        return BuiltPrompt((*head, *tokens, *tail), fates, owed)
+        stop_strings = self._template.stops_behind(prefix.text)
+        return BuiltPrompt((*head, *tokens, *tail), fates, owed, stop_strings)
 
     def _joined(self, segments: Sequence[Segment], kind: str) -> Segment:
         parts = [s for s in segments if s.kind == kind]

@@ -86,9 +86,10 @@ class UmbrellaRequest:
     session: str = ""
     """An editor document; KV slots are kept by it."""
     workspace: str = ""
+    """The key its text was pushed under; see `WorkspacePush`."""
     priority: Priority = "typing"
     n: int = 1
-    """Alternatives wanted. Reserved: one is returned."""
+    """Texts wanted: the main one and its best alternatives, fewer where no more are known."""
     stop: StopSpec = field(default_factory=StopSpec)
     speculative: bool = True
     """False decodes plainly, one token a pass, for comparison."""
@@ -113,12 +114,13 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """Tokens, cumulative since the request was accepted."""
+    """Tokens, cumulative since the request was accepted, of the main text and its alternatives together."""
 
     prompt: int = 0
     reused: int = 0
     """Prompt tokens whose keys and values were still cached."""
     generated: int = 0
+    """Those that two texts begin with are counted once."""
     drafted: int = 0
     """Tree nodes verified by the target, roots not counted."""
     accepted: int = 0
@@ -136,6 +138,17 @@ class SegmentFate:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """A text beside the main one; each has the whole request's limits to itself."""
+
+    index: int
+    """From 1 on."""
+    content: str
+    stop: StopReason
+    logprobs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class UmbrellaReply:
     """Our part of a response or of a streamed event."""
 
@@ -143,13 +156,46 @@ class UmbrellaReply:
     tokens: TokenCounts
     version: int = PROTOCOL_VERSION
     index: int = 0
-    """Which alternative this event belongs to."""
+    """Which text this event belongs to: 0 is the main one. They follow one another."""
     logprobs: tuple[float, ...] = ()
     """Natural log-probability, under the target, of each token of this event."""
     stop: StopReason | None = None
-    """Set in the last event only."""
+    """Set in a text's last event only."""
     segments: tuple[SegmentFate, ...] = ()
-    """Set in the last event only."""
+    """Set in a text's last event only."""
+    alternatives: tuple[Alternative, ...] = ()
+    """Set in a whole response only; a stream has events of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceDocument:
+    """A document's text, to draft from."""
+
+    path: str
+    """Tells it from the workspace's other documents: any name that stays the same."""
+    text: str
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("path must not be empty")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspacePush:
+    """The body of ``POST /workspace``. What is removed goes before what is sent comes."""
+
+    workspace: str
+    """The workspace's key: any name, the one that requests carry."""
+    documents: tuple[WorkspaceDocument, ...] = ()
+    """New documents, and new text of those that are known."""
+    removed: tuple[str, ...] = ()
+    """Paths of documents to forget."""
+    clear: bool = False
+    """Whether to forget all documents first."""
+
+    def __post_init__(self) -> None:
+        if not self.workspace:
+            raise ValueError("workspace must not be empty")
 
 
 HealthState = Literal["starting", "loading", "ready", "draining", "failed"]

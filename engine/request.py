@@ -47,8 +47,13 @@ class GenerationRequest:
     min_p: float
     repetition_penalty: float
     seed: int
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Ids, each once, and what is added to their logits; -inf rules a token out."""
     deadline_ms: float | None = None
     """From the first token on; acts once a line is complete, as llama-server's `t_max_predict_ms` does."""
     session: str = ""
+    workspace: str = ""
     priority: Priority = "typing"
+    alternatives: int = 1
+    """Texts wanted at most, the main one included."""
     speculative: bool = True

@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+RULED_OUT = 1e9
+"""Further below all others than any logit is."""
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
@@ -23,7 +26,14 @@ class SamplingParams:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Token ids, each once, with what is added to their logits before all else; -inf rules one out."""
     seed: int = 0
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most probable token is always chosen."""
+        return self.temperature == 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,25 @@ def _penalise(logits: Tensor, history: Sequence[int], penalty: float) -> Tensor:
     return logits.index_put((seen,), torch.where(values > 0, values / penalty, values * penalty))
 
 
+def _biased(logits: Tensor, bias: Sequence[tuple[int, float]]) -> Tensor:
+    ids, values = zip(*bias, strict=True)
+    # Finite, so that something is left to choose where all that may come is ruled out.
+    added = torch.tensor(values, dtype=logits.dtype, device=logits.device).clamp_(min=-RULED_OUT)
+    return logits.index_add(0, torch.tensor(ids, device=logits.device), added)
+
+
+def processed(logits: Tensor, params: SamplingParams, history: Sequence[int]) -> Tensor:
+    """[vocab] logits with bias and penalty: what the most probable token is chosen from.
+
+    `history` is the path's own: prompt and emitted tokens up to this position.
+    """
+    if params.logit_bias:
+        logits = _biased(logits, params.logit_bias)
+    if params.repetition_penalty != 1.0:
+        logits = _penalise(logits, history, params.repetition_penalty)
+    return logits
+
+
 def only(logits: Tensor, allowed: Sequence[int]) -> Tensor:
     """[vocab] logits with those outside `allowed` ruled out."""
     kept = torch.tensor(allowed, device=logits.device)
@@ -59,10 +88,8 @@ def distribution(logits: Tensor, params: SamplingParams, history: Sequence[int])
 
     `history` is the path's own: prompt and emitted tokens up to this position.
     """
-    logits = logits.double()
-    if params.repetition_penalty != 1.0:
-        logits = _penalise(logits, history, params.repetition_penalty)
-    if params.temperature == 0.0:
+    logits = processed(logits.double(), params, history)
+    if params.greedy:
         greedy = torch.zeros_like(logits)
         greedy[logits.argmax()] = 1.0
         return greedy
@@ -84,8 +111,8 @@ def distribution(logits: Tensor, params: SamplingParams, history: Sequence[int])
 
 def choose(logits: Tensor, params: SamplingParams, history: Sequence[int], position: int) -> Choice:
     """Draw the token for `position` from [vocab] logits."""
-    if params.temperature == 0.0 and params.repetition_penalty == 1.0:
-        token = int(logits.argmax())
+    if params.greedy:
+        token = int(processed(logits, params, history).argmax())
     else:
         cumulative = distribution(logits, params, history).cumsum(0)
         threshold = uniform(params.seed, position) * float(cumulative[-1])

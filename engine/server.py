@@ -22,6 +22,7 @@ from engine.errors import ConfigError
 from engine.metrics import Metrics
 from engine.runtime import RuntimeDir
 from engine.worker import Worker
+from engine.workspace import Workspaces
 
 log = logging.getLogger(__name__)
 
@@ -104,8 +105,17 @@ def listen_tcp(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(config: EngineConfig, load: Load[S], place: RuntimeDir, *, tcp: socket.socket | None) -> bool:
+def serve(
+    config: EngineConfig,
+    load: Load[S],
+    place: RuntimeDir,
+    *,
+    workspaces: Workspaces,
+    tcp: socket.socket | None,
+) -> bool:
     """Serve until drained, idle or told to end by a signal. The caller holds the lock of `place`.
+
+    `load` starts `workspaces` once there is a tokenizer.
 
     Returns False if the worker's thread is still busy inside a library and has to be left behind.
     """
@@ -115,11 +125,13 @@ def serve(config: EngineConfig, load: Load[S], place: RuntimeDir, *, tcp: socket
         listeners.append(place.listen())
     token = place.write_tcp(tcp.getsockname()[1]) if tcp else ""
     metrics = Metrics()
+    metrics.watch_workspaces(lambda: workspaces.documents, lambda: workspaces.tokens)
     worker = Worker(load, metrics, slots=config.slots, max_queue=config.max_queue)
     try:
-        asyncio.run(_serve(config, worker, metrics, token, listeners))
+        asyncio.run(_serve(config, worker, metrics, workspaces, token, listeners))
     finally:
         stopped = worker.stop(STOP_TIMEOUT_S)
+        workspaces.close(STOP_TIMEOUT_S)
         for listener in listeners:
             listener.close()
         place.clear()
@@ -130,13 +142,14 @@ async def _serve(
     config: EngineConfig,
     worker: Worker[Any],
     metrics: Metrics,
+    workspaces: Workspaces,
     token: str,
     listeners: list[socket.socket],
 ) -> None:
     lifetime = Lifetime(worker, config.idle_s)
     server = _Server(
         uvicorn.Config(
-            create_app(Routes(config, worker, metrics, lifetime.drain), token),
+            create_app(Routes(config, worker, metrics, workspaces, lifetime.drain), token),
             http="h11",
             ws="none",
             lifespan="off",

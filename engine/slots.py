@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 
 class Reusable(Protocol):
-    """A cache that can say how much of a prompt it saves."""
+    """Caches of one prompt, which save another prompt that begins alike some work."""
 
     def reusable(self, tokens: Sequence[int]) -> int:
         """How many leading `tokens` are cached."""
+        ...
+
+    def adopt(self, other: Self, tokens: Sequence[int]) -> None:
+        """Copy from `other`, which stays as it is, as many leading `tokens` as it holds."""
         ...
 
 
 S = TypeVar("S", bound=Reusable)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Entry(Generic[S]):
     slot: S
-    session: str
-    size: int
-    """Tokens of the last prompt it was taken for."""
+    session: str = ""
+    size: int = 0
+    """Tokens of the last prompt it was lent for."""
+    pinned: bool = False
+    """Whether a job runs in it, or is paused in it."""
 
 
 class SlotPool(Generic[S]):
     """At most `capacity` slots, made as they are needed, the least recently used one given up first.
 
-    A session keeps its slot while there is room for others, so that the command line does not evict an
-    editor. Beyond that, a request takes a slot over where it reuses more of it than it throws away:
-    every prompt of one template begins alike, and that alone must not cost an editor its cache.
+    Whichever slot a request gets, it starts from the longest prefix that any slot holds: where that is
+    another one, even one in use, the prefix is copied. So which slot it gets decides only what is lost.
+    A session keeps the last slot it had; one that belongs to none is given up before any that does, so
+    that the command line does not evict an editor.
     """
 
     def __init__(self, capacity: int, make: Callable[[], S]) -> None:
@@ -42,25 +50,36 @@ class SlotPool(Generic[S]):
         self._entries: list[_Entry[S]] = []
         """Least recently used first."""
 
-    def take(self, session: str, tokens: Sequence[int]) -> S:
-        """The slot to run the prompt `tokens` in. Valid until the next call; the pool keeps owning it."""
-        entry = self._of_session(session) or self._worth_taking(tokens) or self._next()
-        entry.session, entry.size = session, len(tokens)
-        self._entries = [other for other in self._entries if other is not entry] + [entry]
-        return entry.slot
+    @property
+    def available(self) -> bool:
+        """Whether a slot can be lent."""
+        return len(self._entries) < self._capacity or any(not entry.pinned for entry in self._entries)
 
-    def _of_session(self, session: str) -> _Entry[S] | None:
-        return next((entry for entry in self._entries if session and entry.session == session), None)
+    @contextmanager
+    def lend(self, session: str, tokens: Sequence[int]) -> Generator[S]:
+        """A slot to run the prompt `tokens` in, nobody else's meanwhile. Only while one is `available`."""
+        entry = self._choose(session, tokens)
+        for other in self._entries:
+            if other.session == session:
+                other.session = ""
+        entry.session, entry.size, entry.pinned = session, len(tokens), True
+        self._entries = [*(other for other in self._entries if other is not entry), entry]
+        best = max((other.slot for other in self._entries), key=lambda slot: slot.reusable(tokens))
+        if best.reusable(tokens) > entry.slot.reusable(tokens):
+            entry.slot.adopt(best, tokens)
+        try:
+            yield entry.slot
+        finally:
+            entry.pinned = False
 
-    def _worth_taking(self, tokens: Sequence[int]) -> _Entry[S] | None:
-        full = len(self._entries) == self._capacity
-        shared = [(e.slot.reusable(tokens), e) for e in self._entries if full or not e.session]
-        worth = [(size, entry) for size, entry in shared if 2 * size > entry.size]
-        return max(worth, key=lambda pair: pair[0])[1] if worth else None
-
-    def _next(self) -> _Entry[S]:
-        if len(self._entries) == self._capacity:
-            return self._entries[0]
-        entry = _Entry(self._make(), "", 0)
-        self._entries.append(entry)
-        return entry
+    def _choose(self, session: str, tokens: Sequence[int]) -> _Entry[S]:
+        free = [entry for entry in self._entries if not entry.pinned]
+        own = [entry for entry in free if session and entry.session == session]
+        nobodys = [entry for entry in free if not entry.session]
+        # Every prompt of one template begins alike: a slot is continued only by what reuses most of it.
+        continued = [entry for entry in nobodys if 2 * entry.slot.reusable(tokens) > entry.size]
+        if own or continued:
+            return max(own or continued, key=lambda entry: entry.slot.reusable(tokens))
+        if len(self._entries) < self._capacity:
+            return _Entry(self._make())
+        return (nobodys or free)[0]

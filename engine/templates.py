@@ -6,6 +6,9 @@ where a format allows it: keystrokes only append, and everything before them sta
 model that was only ever trained with the suffix behind the prefix gets it there, at the price of the
 suffix being read again at every keystroke; the prefix is the piece whose `segment` is the prompt's.
 
+Templates for models that follow instructions open the answer themselves, with a fence and the code before
+the cursor, so that the model is within a block of code and not about to introduce one.
+
 `PROMPT_FORMAT` changes whenever a rendered prompt changes, because the bundled pair is trained on
 exactly this rendering.
 """
@@ -61,6 +64,13 @@ class CodeTemplate:
     render: Callable[[CodePrompt], list[Piece]]
     end_tokens: tuple[str, ...]
     """The first is the one that training writes behind an answer."""
+    stop_strings: tuple[str, ...] = ()
+    """Text that ends the answer, as the end tokens do, and is no part of it; each begins a line."""
+
+    def stops_behind(self, prefix: str) -> tuple[str, ...]:
+        """`stop_strings` as they can occur in an answer that follows `prefix`, which may begin a line."""
+        at_once = [string.removeprefix("\n") for string in self.stop_strings] if prefix.endswith("\n") else []
+        return (*self.stop_strings, *at_once)
 
     @property
     def special_tokens(self) -> tuple[str, ...]:
@@ -81,18 +91,60 @@ def _llama3_code(prompt: CodePrompt) -> list[Piece]:
     and prompt formats"). The assistant's turn opens with the code before the cursor, whatever the
     language, so the model continues code where it might otherwise have talked about it.
     """
-    language = f"{prompt.language} " if prompt.language else ""
-    name = prompt.path or "at hand"
     pieces: list[Piece] = [Special("<|begin_of_text|>"), *_turn("system")]
     pieces += [Text("Environment: ipython"), Special("<|eot_id|>"), *_turn("user")]
-    pieces += [Text(f"Continue the {language}file {name}. Reply with code only.\n")]
+    pieces += [*_task(prompt, "Reply with code only."), Special("<|eot_id|>")]
+    pieces += [*_turn("assistant"), Special("<|python_tag|>"), Text(prompt.prefix.text, prompt.prefix)]
+    return pieces
+
+
+def _task(prompt: CodePrompt, reply: str) -> list[Piece]:
+    """What a user asks for, with `reply` to say in which form, and all that is known but the prefix."""
+    language = f"{prompt.language} " if prompt.language else ""
+    name = prompt.path or "at hand"
+    pieces: list[Piece] = [Text(f"Continue the {language}file {name}. {reply}\n")]
     for segment in prompt.context:
         pieces += [Text(f"\nFrom {segment.path}:\n"), Text(segment.text, segment), Text("\n")]
     if prompt.suffix is not None and prompt.suffix.text:
         pieces += [Text("\nAfter the cursor:\n"), Text(prompt.suffix.text, prompt.suffix)]
-    pieces += [Special("<|eot_id|>"), *_turn("assistant"), Special("<|python_tag|>")]
-    pieces += [Text(prompt.prefix.text, prompt.prefix)]
     return pieces
+
+
+SYSTEM = "You write the code that is missing at the cursor of an editor."
+BLOCK = (
+    "Reply with one code block: the code before the cursor as it is, then what belongs at the cursor, and "
+    "nothing of what stands after it."
+)
+FENCE = "```"
+
+
+def _block(prompt: CodePrompt) -> list[Piece]:
+    """The answer that `BLOCK` asks for, up to the cursor."""
+    return [Text(f"{FENCE}{prompt.language}\n"), Text(prompt.prefix.text, prompt.prefix)]
+
+
+def _meta_llama3(prompt: CodePrompt) -> list[Piece]:
+    """A chat in Llama 3's prompt format (Meta, "Llama 3.1 model card and prompt formats")."""
+    pieces: list[Piece] = [Special("<|begin_of_text|>"), *_turn("system")]
+    pieces += [Text(SYSTEM), Special("<|eot_id|>"), *_turn("user"), *_task(prompt, BLOCK)]
+    return [*pieces, Special("<|eot_id|>"), *_turn("assistant"), *_block(prompt)]
+
+
+def _qwen(prompt: CodePrompt) -> list[Piece]:
+    """A chat in ChatML, as Qwen's instruct models know it (Yang et al. 2024, "Qwen2.5 Technical Report")."""
+    pieces: list[Piece] = [Special("<|im_start|>"), Text(f"system\n{SYSTEM}"), Special("<|im_end|>")]
+    pieces += [Text("\n"), Special("<|im_start|>"), Text("user\n"), *_task(prompt, BLOCK)]
+    pieces += [Special("<|im_end|>"), Text("\n"), Special("<|im_start|>"), Text("assistant\n")]
+    return [*pieces, *_block(prompt)]
+
+
+def _mistral(prompt: CodePrompt) -> list[Piece]:
+    """A chat as Mistral's instruct models know it that have tokens for the brackets: those since v0.3.
+
+    They have no system turn, or not all do. No blanks are written around the brackets: tokenizers
+    that want one put it there (Mistral AI, mistral-common's "tokenizer versions").
+    """
+    return [Special("<s>"), Special("[INST]"), *_task(prompt, BLOCK), Special("[/INST]"), *_block(prompt)]
 
 
 REPOSITORY = "repository"
@@ -174,25 +226,36 @@ _QWEN_ENDS = (
 )
 """Qwen2.5-Coder's README stops at all of these."""
 
-TEMPLATES: dict[str, CodeTemplate] = {
-    template.name: template
-    for template in (
-        CodeTemplate("llama3-code", _llama3_code, ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>")),
-        CodeTemplate("qwen2.5-coder", _qwen_coder, _QWEN_ENDS),
-        CodeTemplate("starcoder2", _starcoder2, ("<|endoftext|>", "<file_sep>", "<repo_name>")),
-        CodeTemplate("codellama", _codellama, ("▁<EOT>", "</s>")),
-        CodeTemplate("deepseek-coder", _deepseek_coder, ("<｜end▁of▁sentence｜>", "<|EOT|>")),
-    )
-}
+_LLAMA3_ENDS = ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>")
+
+_TAUGHT = (
+    CodeTemplate("llama3-code", _llama3_code, _LLAMA3_ENDS),
+    CodeTemplate("qwen2.5-coder", _qwen_coder, _QWEN_ENDS),
+    CodeTemplate("starcoder2", _starcoder2, ("<|endoftext|>", "<file_sep>", "<repo_name>")),
+    CodeTemplate("codellama", _codellama, ("▁<EOT>", "</s>")),
+    CodeTemplate("deepseek-coder", _deepseek_coder, ("<｜end▁of▁sentence｜>", "<|EOT|>")),
+)
+"""For models that were trained on such prompts."""
+
+_FENCE_LINE = (f"\n{FENCE}",)
+_ASKED = (
+    CodeTemplate("meta-llama3", _meta_llama3, _LLAMA3_ENDS, _FENCE_LINE),
+    CodeTemplate("qwen", _qwen, ("<|im_end|>", "<|endoftext|>"), _FENCE_LINE),
+    CodeTemplate("mistral", _mistral, ("</s>",), _FENCE_LINE),
+)
+"""For models that follow instructions, and are only asked for code."""
+
+TEMPLATES: dict[str, CodeTemplate] = {template.name: template for template in (*_TAUGHT, *_ASKED)}
 
 
 def template_for(tokens: Collection[str]) -> CodeTemplate:
     """The template whose special tokens are all among `tokens`, a tokenizer's vocabulary or its added tokens.
 
-    Raises ConfigError where none fits, with what each template lacks.
+    Not one of those that only ask for code: nearly any chat model would have its tokens. Raises ConfigError
+    where none fits, with what each template lacks.
     """
     lacking: list[str] = []
-    for template in TEMPLATES.values():
+    for template in _TAUGHT:
         missing = [token for token in template.special_tokens if token not in tokens]
         if not missing:
             return template

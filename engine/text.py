@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from engine.draft.base import Outlook, anything
 from engine.healing import Debt
 from engine.protocol import StopReason, StopSpec
 
@@ -64,11 +65,14 @@ class TextStream:
         end_tokens: Iterable[int],
         spec: StopSpec,
         debt: Debt | None = None,
+        breaks: frozenset[int] = frozenset(),
     ) -> None:
+        """`breaks` are the tokens whose text holds a line break."""
         self._decode = decode
         self._end_tokens = frozenset(end_tokens)
         self._spec = spec
         self._debt = debt
+        self._breaks = breaks
         self._text = ""
         self._taken = 0
         self._cut: Cut | None = None
@@ -85,6 +89,12 @@ class TextStream:
     def allowed(self) -> tuple[int, ...] | None:
         """The ids that may come next; None if any may."""
         return self._debt.allowed() if self._debt else None
+
+    def outlook(self) -> Outlook:
+        """What is known of the text to come. Line breaks within a token count as one."""
+        lines = self._spec.max_lines
+        left = None if lines is None else lines - self._text.count("\n")
+        return Outlook(self._end_tokens, self._breaks, left, self._debt.allowed if self._debt else anything)
 
     @property
     def rewritten(self) -> int:

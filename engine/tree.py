@@ -6,6 +6,7 @@ node is a guess at what follows its parent. Nodes are numbered so that a parent 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -13,61 +14,85 @@ from dataclasses import dataclass, field
 class TokenTree:
     """A growing tree of draft tokens.
 
-    `scores[node]` is the drafter's probability of the whole path from the root to the node, so it
-    never rises along a path; the root's is 1.
+    `chances[node]` is the probability that the target draws the node's token if it gets to its parent,
+    and `scores[node]` that it gets to the node: the product along the path, so it never rises on the way
+    down. The root's are 1.
     """
 
     tokens: list[int]
     parents: list[int]
     depths: list[int]
+    chances: list[float]
     scores: list[float]
     _children: list[dict[int, int]] = field(repr=False)
 
     @staticmethod
     def root(token: int) -> TokenTree:
         """A tree that holds nothing but its root."""
-        return TokenTree([token], [-1], [0], [1.0], [{}])
+        return TokenTree([token], [-1], [0], [1.0], [1.0], [{}])
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def add(self, parent: int, token: int, probability: float) -> int:
+    def add(self, parent: int, token: int, chance: float) -> int:
         """The node for `token` after `parent`, made where there is none yet.
 
-        Where two drafters propose the same token, the node is shared and keeps the higher score.
-        Raises ValueError if `probability`, of `token` given its path, is not within (0, 1].
+        Where two drafters propose the same token, the node is shared and keeps the higher chance. Raises
+        ValueError if `chance`, of `token` given its path, is not within (0, 1].
         """
-        if not 0.0 < probability <= 1.0:
-            raise ValueError(f"a draft probability must be within (0, 1], not {probability}")
-        score = self.scores[parent] * probability
+        if not 0.0 < chance <= 1.0:
+            raise ValueError(f"a draft probability must be within (0, 1], not {chance}")
         known = self._children[parent].get(token)
         if known is not None:
-            self.scores[known] = max(self.scores[known], score)
+            if chance > self.chances[known]:
+                self.chances[known] = chance
+                self._rescore(known)
             return known
         node = len(self.tokens)
         self.tokens.append(token)
         self.parents.append(parent)
         self.depths.append(self.depths[parent] + 1)
-        self.scores.append(score)
+        self.chances.append(chance)
+        self.scores.append(self.scores[parent] * chance)
         self._children.append({})
         self._children[parent][token] = node
         return node
+
+    def _rescore(self, node: int) -> None:
+        self.scores[node] = self.scores[self.parents[node]] * self.chances[node]
+        for child in self._children[node].values():
+            self._rescore(child)
 
     def child(self, node: int, token: int) -> int | None:
         """The child of `node` that guesses `token`."""
         return self._children[node].get(token)
 
-    def best(self, size: int) -> TokenTree:
-        """The `size` most probable guesses and the root, as a new tree: [at most size + 1 nodes].
+    def children(self, node: int) -> Mapping[int, int]:
+        """The children of `node` by their tokens, in the order they were added."""
+        return self._children[node]
 
-        A node's parent scores at least as high and came first, so what is kept is a tree again.
-        """
-        guesses = range(1, len(self))
-        kept = sorted(sorted(guesses, key=lambda node: -self.scores[node])[:size])
-        pruned = TokenTree.root(self.tokens[0])
+    def path(self, node: int) -> list[int]:
+        """Tokens from below the root down to `node`, its own included."""
+        path: list[int] = []
+        while node > 0:
+            path.append(self.tokens[node])
+            node = self.parents[node]
+        return path[::-1]
+
+    def ranked(self) -> list[int]:
+        """All guesses, the most probable first; a parent comes before its children."""
+        # Sorting is stable, and a parent scores at least as high and has the smaller number.
+        return sorted(range(1, len(self)), key=lambda node: -self.scores[node])
+
+    def only(self, nodes: Sequence[int]) -> TokenTree:
+        """The root and `nodes`, which hold every node's parent, as a new tree numbered in the old order."""
+        part = TokenTree.root(self.tokens[0])
         renumbered = {0: 0}
-        for node in kept:
-            parent = self.parents[node]
-            ratio = min(1.0, self.scores[node] / self.scores[parent])
-            renumbered[node] = pruned.add(renumbered[parent], self.tokens[node], ratio)
-        return pruned
+        for node in sorted(nodes):
+            parent = renumbered[self.parents[node]]
+            renumbered[node] = part.add(parent, self.tokens[node], self.chances[node])
+        return part
+
+    def best(self, size: int) -> TokenTree:
+        """The `size` most probable guesses and the root, as a new tree: [at most size + 1 nodes]."""
+        return self if len(self) <= size + 1 else self.only(self.ranked()[:size])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from engine.awq import AwqWeight, packed_linear
 from engine.checkpoint import Checkpoint
+from engine.cpu_linear import compact, fastest
 from engine.errors import ConfigError
 from engine.linear import DenseLinear, FixedRows, Linear, RmsNorm
 from engine.model_config import ModelConfig
@@ -19,8 +20,9 @@ DTypeName = Literal["auto", "fp32", "fp16", "bf16"]
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 SMALL_BYTES = 256 * 2**20
-"""Up to this size in float32 an INT4 model is dequantised when it is loaded onto a CPU: so small, plain
-products are faster than INT4 ones, and exact."""
+"""Up to this size in float32 a model on a CPU has memory to spare. An INT4 one is dequantised when it is
+loaded: so small, plain products are faster than INT4 ones, and exact. A float32 one may hold its weights
+twice, for one row and for several."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -71,8 +73,8 @@ class WeightReader:
         self._device = device
         self._dtype = dtype
         self._row_multiple = row_multiple
-        large = _linear_bytes(checkpoint.config) > SMALL_BYTES
-        self._keep_packed = device.type != "cpu" or (large and dtype == torch.bfloat16)
+        self._small = _linear_bytes(checkpoint.config) <= SMALL_BYTES
+        self._keep_packed = device.type != "cpu" or (not self._small and dtype == torch.bfloat16)
 
     def dense(self, name: str, *shape: int) -> Tensor:
         """A tensor of floating-point numbers, in our dtype and on our device.
@@ -87,6 +89,13 @@ class WeightReader:
         config = self._checkpoint.config
         return RmsNorm(self.dense(name, config.hidden_size), config.rms_norm_eps)
 
+    def qk_norm(self, queries: str, keys: str) -> RmsNorm:
+        """The norm of modules `queries` and `keys`, each [head_dim], for all heads of both side by side."""
+        config = self._checkpoint.config
+        counts = {queries: config.num_heads, keys: config.num_kv_heads}
+        rows = [self.dense(f"{m}.weight", config.head_dim).expand(n, -1) for m, n in counts.items()]
+        return RmsNorm(torch.cat(rows), config.rms_norm_eps)
+
     def linear(self, modules: Sequence[str], in_features: int, sizes: Sequence[int], *, bias: bool) -> Linear:
         """Linear layers of one input as one: [rows, in_features] -> [rows, sum(sizes)], side by side."""
         layers = list(zip(modules, sizes, strict=True))
@@ -99,13 +108,24 @@ class WeightReader:
             packed = packed_linear(AwqWeight.side_by_side(weights), joined_bias, self._device)
             return self._fixed_rows(packed)
         plain = torch.cat([self._plain(module, in_features, size) for module, size in layers])
-        return self._fixed_rows(DenseLinear.rearranged(self._placed(plain), joined_bias))
+        return self._multiplier(self._placed(plain), joined_bias)
 
     def tied(self, embedding: Tensor) -> Linear:
-        """The output layer whose weight is the embedding's, [vocab, hidden]."""
-        cheap = embedding.nbytes <= SMALL_BYTES // 4
-        layer = DenseLinear.rearranged(embedding) if cheap else DenseLinear(embedding)
-        return self._fixed_rows(layer)
+        """The output layer whose weight is the embedding's, [vocab, hidden].
+
+        In a form of its own if the embedding takes at most a quarter of SMALL_BYTES, else without a copy.
+        """
+        if embedding.nbytes > SMALL_BYTES // 4:
+            return self._fixed_rows(DenseLinear(embedding))
+        return self._multiplier(embedding)
+
+    def _multiplier(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
+        """The layer in the form that suits our device, dtype and memory."""
+        if self._device.type != "cpu" or self._dtype != torch.float32:
+            return self._fixed_rows(DenseLinear(weight, bias))
+        if self._row_multiple > 1:
+            return self._fixed_rows(DenseLinear.rearranged(weight, bias))
+        return fastest(weight, bias) if self._small else compact(weight, bias)
 
     def _fixed_rows(self, linear: Linear) -> Linear:
         """`linear`, or on the reference path one that takes the same number of rows at every call."""
@@ -123,7 +143,9 @@ class WeightReader:
     def _plain(self, module: str, in_features: int, size: int) -> Tensor:
         """A layer's weight [size, in_features], dequantised if it has to be."""
         if self._is_quantised(module):
-            return self._quantised(module, in_features, size).dequantised(torch.float32)
+            weight = self._quantised(module, in_features, size)
+            # Rounded to the dtype of its scales, as where it is unpacked for every product; see `cpu_linear`.
+            return weight.dequantised(weight.scales.dtype)
         return self._checkpoint.floats(f"{module}.weight", (size, in_features))
 
     def _placed(self, tensor: Tensor) -> Tensor:

@@ -1,8 +1,6 @@
 """The one thread that owns the models: it loads them, then runs jobs by priority.
 
-A job's text does not depend on how often it was interrupted: what it has emitted stays emitted, and
-it goes on from there, because which token stands at a position depends on the seed and the position
-alone. Knows nothing of HTTP, and of a model only what `Backend` says; torch-free.
+Owns what may be asked of it from other threads. Knows nothing of HTTP, nor of how a job is run; torch-free.
 """
 
 from __future__ import annotations
@@ -11,24 +9,21 @@ import itertools
 import logging
 import threading
 import time
-import traceback
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Generic
 
-from engine.backend import Backend, Load, S, Step
+from engine.backend import Backend, Load, S
 from engine.errors import EngineUnavailable, UmbrellaError
-from engine.jobs import Cancelled, Chunk, Deliver, Ending, Job, JobQueue, Preempted, Progress, now_ms
+from engine.jobs import Cancelled, Deliver, Job, JobQueue
 from engine.metrics import Metrics
-from engine.protocol import HealthState, StopReason, TokenCounts
+from engine.protocol import HealthState
 from engine.request import GenerationRequest
-from engine.slots import SlotPool
+from engine.runner import Runner, end_cancelled
 
 log = logging.getLogger(__name__)
 
 
 class Worker(Generic[S]):
-    """Runs jobs on a thread of its own, one at a time. The public methods are safe from any thread."""
+    """Runs jobs on a thread of its own. The public methods are safe from any thread."""
 
     def __init__(self, load: Load[S], metrics: Metrics, *, slots: int, max_queue: int) -> None:
         self._load = load
@@ -66,12 +61,15 @@ class Worker(Generic[S]):
         return job
 
     def cancel(self, job: Job) -> None:
-        """End `job` before its next layer, or at once if it waits. Harmless when it is over."""
+        """End `job` before its next layer, or at once if it waits. Harmless when it is over.
+
+        One that is paused for a more urgent job ends when that one does.
+        """
         if job.over or not job.cancel():
             return
         self._metrics.cancels.inc()
         if self._queue.remove(job):
-            self._finish(job, StopReason.CANCELLED)
+            end_cancelled(job, self._metrics)
 
     def drain(self) -> None:
         """Finish what was accepted, accept nothing more."""
@@ -84,9 +82,9 @@ class Worker(Generic[S]):
         self._stopping.set()
         for job in self._queue.close():
             job.cancel()
-            self._finish(job, StopReason.CANCELLED)
-        if running := self._queue.running:
-            running.cancel()
+            end_cancelled(job, self._metrics)
+        for job in self._queue.begun:
+            job.cancel()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -105,10 +103,11 @@ class Worker(Generic[S]):
         backend = self._loaded()
         if backend is None:
             return
-        pool = SlotPool(self._slots, backend.new_slot)
+        runner = Runner(backend, self._slots, self._queue, self._metrics)
         while job := self._queue.take():
-            self._guarded(job, backend, pool)
+            runner.run(job)
             self._last_active = time.monotonic()
+            self._queue.done(job)
 
     def _loaded(self) -> Backend[S] | None:
         if self.state == "starting":
@@ -145,114 +144,3 @@ class Worker(Generic[S]):
         self.state = "failed"
         for job in self._queue.close():
             job.end(EngineUnavailable(self.failure))
-
-    def _guarded(self, job: Job, backend: Backend[S], pool: SlotPool[S]) -> None:
-        """Run `job` to its end or its interruption; whatever it raises ends it and nothing else."""
-        try:
-            self._serve(job, backend, pool)
-        except Cancelled:
-            self._finish(job, StopReason.CANCELLED)
-        except Preempted:
-            self._metrics.preemptions.inc()
-            job.waiting_since_ms = now_ms()
-            if not self._queue.put(job):
-                self._finish(job, StopReason.CANCELLED)
-        except UmbrellaError as error:
-            job.end(error)
-        except Exception as error:  # noqa: BLE001 - one request's failure is not the engine's
-            _log_without_message(error)
-            name = type(error).__name__
-            job.end(EngineUnavailable(f"The engine failed inside ({name}). Its log says where."))
-
-    def _serve(self, job: Job, backend: Backend[S], pool: SlotPool[S]) -> None:
-        """Run `job` to its end. Raises Cancelled or Preempted where it is interrupted."""
-        since_ms = now_ms()
-        job.queue_ms += since_ms - job.waiting_since_ms
-        request = job.request
-        if job.cancelled:
-            raise Cancelled
-        if job.progress is None:
-            built = backend.encode(request)
-            job.progress = Progress(built, backend.text(request, built))
-        progress, before = job.progress, job.progress.counts
-        tokens = [*progress.prompt.tokens, *progress.emitted]
-        steps = backend.generate(
-            request,
-            tokens,
-            pool.take(request.session, tokens),
-            progress.text,
-            request.max_tokens - len(progress.emitted) + progress.text.rewritten,
-            lambda _layer: self._before_layer(job),
-        )
-        try:
-            for step in steps:
-                progress.counts = _together(before, step.counts)
-                since_ms = job.account(since_ms)
-                if self._advance(job, progress, step):
-                    return
-        finally:
-            job.account(since_ms)
-            _close(steps)
-
-    def _before_layer(self, job: Job) -> None:
-        if self._queue.best_rank < job.key[0] and not job.cancelled:
-            raise Preempted
-        job.start_layer()
-        self._metrics.layers_started.inc()
-
-    def _advance(self, job: Job, progress: Progress, step: Step) -> bool:
-        """Take in one step and deliver its text. True if the job is over."""
-        if progress.first_step_ms is None:
-            progress.first_step_ms = now_ms()
-        progress.emitted += step.tokens
-        text = progress.text.take()
-        progress.line_complete |= "\n" in text
-        stop = step.stop
-        if stop is None and _past_deadline(job.request, progress, progress.first_step_ms):
-            stop = StopReason.DEADLINE
-        if stop is not None:
-            self._finish(job, stop, text + progress.text.finish(), step.logprobs)
-            return True
-        job.deliver(Chunk(text, step.logprobs, progress.counts, job.timings()))
-        return False
-
-    def _finish(self, job: Job, stop: StopReason, text: str = "", logprobs: tuple[float, ...] = ()) -> None:
-        counts, timings, ending = TokenCounts(), job.timings(), Ending(stop)
-        if progress := job.progress:
-            prompt, counts = progress.prompt, progress.counts
-            ending = Ending(stop, progress.text.stop_string, prompt.fates, prompt.truncated)
-        self._metrics.layers_after_cancel.inc(job.layers_after_cancel)
-        self._metrics.generation_ended(counts, timings)
-        job.end(Chunk(text, logprobs, counts, timings, ending))
-
-
-def _past_deadline(request: GenerationRequest, progress: Progress, first_step_ms: float) -> bool:
-    limit_ms = request.deadline_ms
-    return limit_ms is not None and progress.line_complete and now_ms() - first_step_ms > limit_ms
-
-
-def _together(before: TokenCounts, now: TokenCounts) -> TokenCounts:
-    """Counts over several runs of one job: `before` up to its interruption, `now` since."""
-    first = before.target_passes == 0
-    return replace(
-        now,
-        prompt=now.prompt if first else before.prompt,
-        reused=now.reused if first else before.reused,
-        generated=before.generated + now.generated,
-        drafted=before.drafted + now.drafted,
-        accepted=before.accepted + now.accepted,
-        target_passes=before.target_passes + now.target_passes,
-    )
-
-
-def _close(steps: Iterator[Step]) -> None:
-    """Abandon a generator now rather than when it is collected."""
-    close = getattr(steps, "close", None)
-    if close is not None:
-        close()
-
-
-def _log_without_message(error: Exception) -> None:
-    # An error's message may quote the prompt: its type and our own lines are all that is logged.
-    where = "".join(traceback.format_tb(error.__traceback__))
-    log.error("a generation failed with %s:\n%s", type(error).__name__, where)

@@ -102,6 +102,11 @@ def digest(name: str) -> str:
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
+def workspace_key(roots: tuple[Path, ...]) -> str:
+    """What the engine knows a workspace by; '' for none."""
+    return digest(str(roots[0])) if roots else ""
+
+
 def shown_path(path: str, roots: tuple[Path, ...]) -> str:
     """How the model is told a file's path: relative to its workspace folder, or the name alone."""
     for root in roots:
@@ -217,7 +222,7 @@ class Completer:
             path=context.path,
             language=context.language,
             session=self._session or digest(document.uri),
-            workspace=digest(str(self._roots[0])) if self._roots else "",
+            workspace=workspace_key(self._roots),
             stop=reach.spec,
             speculative=self._speculative,
         )

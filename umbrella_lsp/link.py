@@ -20,10 +20,14 @@ class EngineLink:
     """One client's connections to the one engine its user has. Used from one event loop.
 
     `find` blocks until an engine listens and says where; it raises EngineUnavailable if none can be had.
+    `reached` is told where, each time.
     """
 
-    def __init__(self, find: Callable[[], Endpoint]) -> None:
+    def __init__(
+        self, find: Callable[[], Endpoint], reached: Callable[[Endpoint], None] | None = None
+    ) -> None:
         self._find = find
+        self._reached = reached
         self._finding: asyncio.Task[EngineClient] | None = None
         self._streams = Counter[EngineClient]()
         """Running streams of each client, as closing a client cuts all of them."""
@@ -73,7 +77,10 @@ class EngineLink:
         self._finding = None
 
     async def _search(self) -> EngineClient:
-        return EngineClient(await _in_daemon_thread(self._find))
+        endpoint = await _in_daemon_thread(self._find)
+        if self._reached is not None:
+            self._reached(endpoint)
+        return EngineClient(endpoint)
 
     def _is_current(self, client: EngineClient) -> bool:
         finding = self._finding

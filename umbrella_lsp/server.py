@@ -93,6 +93,7 @@ class UmbrellaServer(LanguageServer):
             types.SHUTDOWN: self._shut_down,
             types.WORKSPACE_DID_CHANGE_CONFIGURATION: self._configuration_changed,
             types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS: self._folders_changed,
+            types.TEXT_DOCUMENT_DID_SAVE: self._did_save,
         }
         # pygls notes things on its handlers, which bound methods do not allow and partials do.
         for method, handler in handlers.items():
@@ -115,6 +116,14 @@ class UmbrellaServer(LanguageServer):
     def _did_close(self, params: types.DidCloseTextDocumentParams) -> None:
         self._documents.close(params.text_document.uri)
         self._answers.supersede(params.text_document.uri)
+        self._saved(params.text_document.uri)
+
+    def _did_save(self, params: types.DidSaveTextDocumentParams) -> None:
+        self._saved(params.text_document.uri)
+
+    def _saved(self, uri: str) -> None:
+        if self._opening is not None and self._opening.done():
+            self._opening.result().saved(path_of(uri))
 
     def report_server_error(self, error: Exception, source: Any) -> None:
         """Log a message that could not be handled, without its contents, and leave the user in peace."""

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from engine.client import Endpoint
 from engine.launch import ensure_engine
-from umbrella_lsp.completer import Completer
+from umbrella_lsp.completer import Completer, workspace_key
 from umbrella_lsp.errors import UmbrellaError
 from umbrella_lsp.index import SymbolIndex
 from umbrella_lsp.link import EngineLink
+from umbrella_lsp.push import Pusher
 from umbrella_lsp.settings import Settings
 from umbrella_lsp.watch import keep_fresh
 
@@ -27,7 +28,9 @@ class Session:
         self._settings = settings
         self._tell = tell
         self._index = SymbolIndex()
-        self._link = EngineLink(self._find)
+        self._pusher = Pusher()
+        self._pushing = asyncio.create_task(self._pusher.run())
+        self._link = EngineLink(self._find, self._pusher.reached)
         self._watchers: dict[Path, asyncio.Task[None]] = {}
         self.completer = Completer(self._link, index=self._index, roots=roots, settings=settings)
         self._greeting: asyncio.Task[None] | None = None
@@ -41,15 +44,21 @@ class Session:
         for root in self._watchers.keys() - set(watched):
             self._watchers.pop(root).cancel()
             self._index.remove_under(str(root))
+            self._pusher.touched(str(root))
         for root in set(watched) - self._watchers.keys():
-            self._watchers[root] = asyncio.create_task(keep_fresh(self._index, root))
+            self._watchers[root] = asyncio.create_task(keep_fresh(self._index, root, self._pusher.touched))
+        self._pusher.configure(workspace_key(roots))
         if settings.enabled and self._greeting is None:
             # So that the engine has loaded by the time of the first request.
             self._greeting = asyncio.create_task(self._greet())
 
+    def saved(self, path: str) -> None:
+        """A document was saved or closed."""
+        self._pusher.saved(path)
+
     async def aclose(self) -> None:
         """Stop watching and let go of the engine, which lives on by itself."""
-        tasks = [*self._watchers.values(), *([self._greeting] if self._greeting else [])]
+        tasks = [self._pushing, *self._watchers.values(), *([self._greeting] if self._greeting else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

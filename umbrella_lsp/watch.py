@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ MAX_DIRECTORIES = 2000
 MAX_FILES = 2000
 MAX_FILE_BYTES = 200_000
 RETRY_S = 0.5
+
+Touched = Callable[[str], None]
 
 _log = logging.getLogger(__name__)
 
@@ -63,55 +65,63 @@ def list_sources(root: Path) -> Listing:
     return Listing(tuple(directories), tuple(files))
 
 
-def read_symbols(root: Path, file: Path) -> tuple[Symbol, ...]:
-    """The symbols of one file; none if it is gone, too large or no text."""
+def read_source(file: Path) -> str | None:
+    """The text of one file; None if it is gone, too large or no text."""
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
-            return ()
-        source = file.read_text("utf-8")
+            return None
+        return normalised(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError):
-        return ()
+        return None
+
+
+def read_symbols(root: Path, file: Path) -> tuple[Symbol, ...]:
+    """The symbols of one file; none if it cannot be read."""
+    source = read_source(file)
     # A name that is not UTF-8 holds surrogates, which cannot be sent.
     path = normalised(file.relative_to(root).as_posix())
-    return symbols_of(path, normalised(source), "python")
+    return () if source is None else symbols_of(path, source, "python")
 
 
-async def _refresh(index: SymbolIndex, root: Path, files: Iterable[Path]) -> None:
+async def _refresh(index: SymbolIndex, root: Path, files: Iterable[Path], touched: Touched) -> None:
     for file in files:
         index.update(str(file), await asyncio.to_thread(read_symbols, root, file))
+        touched(str(file))
 
 
 def _is_new_directory(change: Change, path: Path) -> bool:
     return change == Change.added and path.is_dir() and not is_foreign(path)
 
 
-async def _watch(index: SymbolIndex, root: Path, directories: tuple[Path, ...]) -> None:
+async def _watch(index: SymbolIndex, root: Path, directories: tuple[Path, ...], touched: Touched) -> None:
     """Apply changes until a directory appears, which needs a watch of its own."""
     async with aclosing(awatch(*directories, recursive=False, watch_filter=None)) as notices:
         async for changes in notices:
             for change, path in changes:
                 if change == Change.deleted:
                     index.remove_under(path)
-            await _refresh(
-                index, root, [Path(p) for c, p in changes if c != Change.deleted and _is_source(p)]
-            )
+                    touched(path)
+            sources = [Path(p) for c, p in changes if c != Change.deleted and _is_source(p)]
+            await _refresh(index, root, sources, touched)
             if any(_is_new_directory(change, Path(path)) for change, path in changes):
                 return
 
 
-async def keep_fresh(index: SymbolIndex, root: Path) -> None:
+async def keep_fresh(index: SymbolIndex, root: Path, touched: Touched) -> None:
     """Fill `index` from the files under `root` and keep it so, until cancelled.
 
-    Where the system grants no watches, what was read at first stays and a warning says so.
+    `touched` is called with the path of every source file as it is found or changes, and with that of
+    whatever goes, a directory included. Where the system grants no watches, what was read at first stays
+    and a warning says so.
     """
     while True:
         listing = await asyncio.to_thread(list_sources, root)
         if not listing.directories:
             return
         # The first step of `_watch` sets the watches, before the scan's first step: nothing falls between.
-        scan = asyncio.create_task(_refresh(index, root, listing.files))
+        scan = asyncio.create_task(_refresh(index, root, listing.files, touched))
         try:
-            await _watch(index, root, listing.directories)
+            await _watch(index, root, listing.directories, touched)
         except FileNotFoundError:
             # A directory went away between being listed and being watched. Whatever removes directories
             # may not be done, so this waits before it lists them again.

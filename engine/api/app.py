@@ -23,11 +23,13 @@ from engine.api.infill import InfillBody, InfillDialect
 from engine.api.infill import to_request as infill_request
 from engine.api.problems import error_body, response_to
 from engine.api.respond import GenerationResponse
+from engine.api.workspace import within_limits
 from engine.config import EngineConfig
 from engine.errors import UmbrellaError
 from engine.metrics import CONTENT_TYPE, Metrics
-from engine.protocol import PROTOCOL_VERSION, Health
+from engine.protocol import PROTOCOL_VERSION, Health, WorkspacePush
 from engine.worker import Worker
+from engine.workspace import Workspaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Routes:
     config: EngineConfig
     worker: Worker[Any]
     metrics: Metrics
+    workspaces: Workspaces
     drain_begun: Callable[[], None]
     """Called when a client has asked the engine to end."""
 
@@ -76,10 +79,14 @@ class Routes:
         dialect = CompletionDialect(self.config.model, body.stream, usage)
         return GenerationResponse(self.worker, self.metrics, completion_request(body, self.config), dialect)
 
-    async def post_workspace(self, _request: Request) -> Response:
-        """``POST /workspace``, reserved."""
-        message = "POST /workspace is reserved for a later version; nothing was stored."
-        return JSONResponse(error_body(501, message, "not_supported_error"), 501)
+    async def post_workspace(self, request: Request) -> Response:
+        """``POST /workspace``: text to draft from."""
+        sent = await read_body(request, WorkspacePush)
+        taken = within_limits(sent)
+        self.workspaces.push(taken)
+        self.metrics.request_ended("/workspace", "ok")
+        queued = len(taken.documents)
+        return JSONResponse({"queued": queued, "skipped": len(sent.documents) - queued}, 202)
 
     async def post_drain(self, _request: Request) -> Response:
         """``POST /drain``: finish what was accepted, then end."""

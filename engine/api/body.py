@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from typing import TypeVar, cast
 
@@ -14,6 +15,12 @@ from engine.schema import SchemaError, read
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 16 << 20
+MAX_BIAS = 100
+MAX_ID_DIGITS = 10
+
+# Every number JSON can write is read: one that is too large becomes infinite, which its field then refuses
+# by name.
+_decoder = msgspec.json.Decoder(float_hook=float)
 
 
 class BodyTooLarge(Exception):
@@ -31,7 +38,7 @@ async def read_body(request: Request, cls: type[T]) -> T:
         if len(data) > MAX_BODY_BYTES:
             raise BodyTooLarge
     try:
-        value = msgspec.json.decode(data)
+        value = _decoder.decode(data)
     except msgspec.DecodeError as error:
         raise RequestError(f"The body is not valid JSON: {error}. Send one JSON object.") from error
     except RecursionError as error:
@@ -49,6 +56,48 @@ async def read_body(request: Request, cls: type[T]) -> T:
 def chosen_seed(seed: int | None) -> int:
     """`seed`, or a new one where it is left open."""
     return secrets.randbits(32) if seed is None or seed < 0 else seed
+
+
+def token_biases(value: object) -> tuple[tuple[int, float], ...]:
+    """Token ids, each once, and biases of a `logit_bias`; -inf rules a token out.
+
+    It is OpenAI's ``{"id": bias}`` or llama-server's ``[[id, bias], ...]``, where false stands for -inf.
+    Raises ValueError.
+    """
+    if value is None:
+        return ()
+    if isinstance(value, dict):
+        pairs = [(_id_of(key), _bias_of(bias)) for key, bias in cast("dict[str, object]", value).items()]
+    else:
+        entries = cast("list[object]", value) if isinstance(value, list) else [value]
+        pairs = [_pair_of(entry) for entry in entries]
+    biases = dict(pairs)
+    if len(biases) < len(pairs):
+        raise ValueError("logit_bias must name each token once")
+    return tuple(biases.items())
+
+
+def _pair_of(entry: object) -> tuple[int, float]:
+    pair = cast("list[object]", entry) if isinstance(entry, list) else []
+    if len(pair) != 2:
+        raise ValueError('logit_bias must be an object {"id": bias} or a list of pairs [id, bias]')
+    token, bias = pair
+    if not isinstance(token, int) or isinstance(token, bool) or token < 0:
+        raise ValueError("logit_bias must name tokens by their ids; text in place of an id is not supported")
+    return token, -math.inf if bias is False else _bias_of(bias)
+
+
+def _id_of(key: str) -> int:
+    if not (key.isascii() and key.isdigit() and len(key) <= MAX_ID_DIGITS):
+        raise ValueError('logit_bias must name tokens by their ids, as in {"15043": 1.5}')
+    return int(key)
+
+
+def _bias_of(bias: object) -> float:
+    # Written so that NaN fails.
+    if isinstance(bias, bool) or not isinstance(bias, int | float) or not -MAX_BIAS <= bias <= MAX_BIAS:
+        raise ValueError(f"logit_bias must hold numbers between {-MAX_BIAS} and {MAX_BIAS}")
+    return float(bias)
 
 
 def as_strings(stop: str | tuple[str, ...] | None) -> tuple[str, ...]:

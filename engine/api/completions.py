@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from engine.api.body import as_strings, chosen_seed
+from engine.api.body import as_strings, chosen_seed, token_biases
 from engine.api.respond import umbrella_of
 from engine.config import EngineConfig
 from engine.errors import RequestError
-from engine.jobs import Chunk, Ending
+from engine.jobs import Chunk
 from engine.protocol import Segment, SegmentKind, StopReason, TokenCounts, UmbrellaRequest
 from engine.request import CodePrompt, GenerationRequest, Prompt, TextPrompt, TokenPrompt
 from engine.schema import require_between
@@ -49,7 +49,8 @@ class CompletionBody:
     logprobs: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: object = None
+    """OpenAI's object or llama-server's list; see `token_biases`."""
     umbrella: UmbrellaRequest = field(default_factory=UmbrellaRequest)
 
     def __post_init__(self) -> None:
@@ -59,10 +60,11 @@ class CompletionBody:
         require_between("seed", self.seed, -1, (1 << 63) - 1)
         if "" in as_strings(self.stop):
             raise ValueError("stop must not hold an empty string")
+        token_biases(self.logit_bias)
         for name in ("n", "best_of"):
             if getattr(self, name) not in (None, 1):
-                raise ValueError(f"{name} must be 1; more than one choice is not supported")
-        for name in ("echo", "logprobs", "presence_penalty", "frequency_penalty", "logit_bias"):
+                raise ValueError(f"{name} must be 1; umbrella.n asks for alternatives")
+        for name in ("echo", "logprobs", "presence_penalty", "frequency_penalty"):
             # `logprobs` of 0 asks for the chosen token's; 0 of the others asks for nothing.
             if getattr(self, name) or (name == "logprobs" and self.logprobs is not None):
                 raise ValueError(f"{name} is not supported; leave it out")
@@ -81,8 +83,11 @@ def to_request(body: CompletionBody, config: EngineConfig) -> GenerationRequest:
         min_p=0.0,
         repetition_penalty=config.repetition_penalty,
         seed=chosen_seed(body.seed),
+        logit_bias=token_biases(body.logit_bias),
         session=ours.session,
+        workspace=ours.workspace,
         priority=ours.priority,
+        alternatives=ours.n,
         speculative=ours.speculative,
     )
 
@@ -141,26 +146,29 @@ class CompletionDialect:
 
     def events(self, chunk: Chunk) -> Iterator[object]:
         """One event a chunk, and perhaps one for `usage`."""
-        yield self._object(chunk, chunk.ending)
-        if chunk.ending is not None and self.usage_event:
-            again = self._object(replace(chunk, logprobs=()), chunk.ending)
+        yield self._object([chunk])
+        if chunk.over and self.usage_event:
+            again = self._object([replace(chunk, logprobs=())])
             yield {**again, "choices": [], "usage": _usage(chunk.counts)}
 
-    def whole(self, chunk: Chunk, ending: Ending) -> object:
-        """A `text_completion` object."""
-        return {**self._object(chunk, ending), "usage": _usage(chunk.counts)}
+    def whole(self, texts: Sequence[Chunk]) -> object:
+        """A `text_completion` object with a choice for each of `texts`."""
+        return {**self._object(texts), "usage": _usage(texts[-1].counts)}
 
-    def _object(self, chunk: Chunk, ending: Ending | None) -> dict[str, object]:
-        reason = None if ending is None else "length" if ending.stop in _LIMITS else "stop"
-        choice = {"index": 0, "text": chunk.text, "logprobs": None, "finish_reason": reason}
+    def _object(self, texts: Sequence[Chunk]) -> dict[str, object]:
         return {
             "id": self.id,
             "object": "text_completion",
             "created": self.created,
             "model": self.model,
-            "choices": [choice],
-            "umbrella": umbrella_of(chunk),
+            "choices": [_choice(chunk) for chunk in texts],
+            "umbrella": umbrella_of(texts[0], texts[1:]),
         }
+
+
+def _choice(chunk: Chunk) -> dict[str, object]:
+    reason = None if chunk.ending is None else "length" if chunk.ending.stop in _LIMITS else "stop"
+    return {"index": chunk.index, "text": chunk.text, "logprobs": None, "finish_reason": reason}
 
 
 def _usage(counts: TokenCounts) -> dict[str, object]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from engine.api.body import as_strings, chosen_seed
+from engine.api.body import as_strings, chosen_seed, token_biases
 from engine.api.respond import umbrella_of
 from engine.config import EngineConfig
 from engine.errors import RequestError
-from engine.jobs import Chunk, Ending
+from engine.jobs import Chunk
 from engine.protocol import Segment, StopReason, Timings, TokenCounts, UmbrellaRequest
 from engine.request import CodePrompt, GenerationRequest
 from engine.schema import require_between
@@ -51,6 +51,8 @@ class InfillBody:
     repeat_penalty: float | None = None
     seed: int | None = None
     """-1, as None, is a new one each time."""
+    logit_bias: object = None
+    """llama-server's list or OpenAI's object; see `token_biases`."""
     stop: str | tuple[str, ...] | None = None
     stream: bool = False
     t_max_predict_ms: float = 0.0
@@ -67,6 +69,7 @@ class InfillBody:
         require_between("repeat_penalty", self.repeat_penalty, 0.01, 100)
         require_between("seed", self.seed, -1, (1 << 63) - 1)
         require_between("t_max_predict_ms", self.t_max_predict_ms, 0, 10**9)
+        token_biases(self.logit_bias)
         if "" in as_strings(self.stop):
             raise ValueError("stop must not hold an empty string")
 
@@ -90,9 +93,12 @@ def to_request(body: InfillBody, config: EngineConfig) -> GenerationRequest:
         min_p=body.min_p,
         repetition_penalty=config.repetition_penalty if body.repeat_penalty is None else body.repeat_penalty,
         seed=chosen_seed(body.seed),
+        logit_bias=token_biases(body.logit_bias),
         deadline_ms=body.t_max_predict_ms or None,
         session=ours.session,
+        workspace=ours.workspace,
         priority=ours.priority,
+        alternatives=ours.n,
         speculative=ours.speculative,
     )
 
@@ -125,19 +131,25 @@ class InfillDialect:
     farewell: bytes = b""
 
     def events(self, chunk: Chunk) -> Iterator[object]:
-        """One event a chunk; the last one carries what a whole answer would."""
-        if chunk.ending is not None:
-            yield self.whole(chunk, chunk.ending)
-        else:
-            yield {"index": 0, "content": chunk.text, "stop": False, "umbrella": umbrella_of(chunk)}
+        """One event a chunk; the last one of a text carries what a whole answer would."""
+        yield self._object([chunk])
 
-    def whole(self, chunk: Chunk, ending: Ending) -> object:
-        """llama-server's answer object."""
-        counts = chunk.counts
-        return {
-            "index": 0,
-            "content": chunk.text,
-            "stop": True,
+    def whole(self, texts: Sequence[Chunk]) -> object:
+        """llama-server's answer object for the first of `texts`; the others are in our part of it."""
+        return self._object(texts)
+
+    def _object(self, texts: Sequence[Chunk]) -> dict[str, object]:
+        main, ending, newest = texts[0], texts[0].ending, texts[-1]
+        answer: dict[str, object] = {
+            "index": main.index,
+            "content": main.text,
+            "stop": ending is not None,
+            "umbrella": umbrella_of(main, texts[1:]),
+        }
+        if ending is None:
+            return answer
+        counts = newest.counts
+        return answer | {
             "stop_type": _STOP_TYPES[ending.stop],
             "stopping_word": ending.stop_string,
             "model": self.model,
@@ -145,8 +157,7 @@ class InfillDialect:
             "tokens_evaluated": counts.prompt,
             "tokens_cached": counts.reused,
             "truncated": ending.truncated,
-            "timings": llama_timings(counts, chunk.timings),
-            "umbrella": umbrella_of(chunk),
+            "timings": llama_timings(counts, newest.timings),
         }
 
 

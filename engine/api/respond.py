@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -15,9 +15,9 @@ from starlette.types import Receive, Scope, Send
 
 from engine.api.problems import body_of, response_to, status_of
 from engine.errors import RequestError, UmbrellaError
-from engine.jobs import Chunk, Ending, Job
+from engine.jobs import Chunk, Job
 from engine.metrics import Metrics, Outcome
-from engine.protocol import StopReason, UmbrellaReply
+from engine.protocol import Alternative, StopReason, UmbrellaReply
 from engine.request import GenerationRequest
 from engine.worker import Worker
 
@@ -45,19 +45,26 @@ class Dialect(Protocol):
         """The JSON objects to stream for `chunk`."""
         ...
 
-    def whole(self, chunk: Chunk, ending: Ending) -> object:
-        """The JSON object to answer with; `chunk` holds all of the text."""
+    def whole(self, texts: Sequence[Chunk]) -> object:
+        """The JSON object to answer with: `texts` by index, each whole and the last with the final counts."""
         ...
 
 
-def umbrella_of(chunk: Chunk) -> UmbrellaReply:
-    """Our part of an answer or of an event."""
+def umbrella_of(chunk: Chunk, alternatives: Sequence[Chunk] = ()) -> UmbrellaReply:
+    """Our part of an event, or of an answer with its whole `alternatives`."""
+    newest = alternatives[-1] if alternatives else chunk
     return UmbrellaReply(
-        timings=chunk.timings,
-        tokens=chunk.counts,
+        timings=newest.timings,
+        tokens=newest.counts,
+        index=chunk.index,
         logprobs=chunk.logprobs,
         stop=chunk.ending.stop if chunk.ending else None,
         segments=chunk.ending.fates if chunk.ending else (),
+        alternatives=tuple(
+            Alternative(other.index, other.text, other.ending.stop, other.logprobs)
+            for other in alternatives
+            if other.ending
+        ),
     )
 
 
@@ -93,7 +100,7 @@ class GenerationResponse:
 
         # A prompt is evaluated by the pass that gives the first token, which is then kept to ourselves.
         silent = self.request.max_tokens == 0
-        request = replace(self.request, max_tokens=1) if silent else self.request
+        request = replace(self.request, max_tokens=1, alternatives=1) if silent else self.request
 
         def deliver(chunk: Chunk | UmbrellaError) -> None:
             if silent and isinstance(chunk, Chunk):
@@ -123,7 +130,7 @@ class GenerationResponse:
 
     def _renamed(self, error: UmbrellaError) -> UmbrellaError:
         """`error` in the words of the dialect: prompts are built without knowing which it is."""
-        if isinstance(error, RequestError) and error.field == "n_predict":
+        if isinstance(error, RequestError) and error.field == "max_tokens":
             return RequestError(str(error), self.dialect.length_field)
         return error
 
@@ -146,7 +153,7 @@ class GenerationResponse:
             else:
                 last, objects = chunk, self.dialect.events(chunk)
             data = b"".join(b"data: " + msgspec.json.encode(value) + b"\n\n" for value in objects)
-            over = isinstance(chunk, UmbrellaError) or chunk.ending is not None
+            over = isinstance(chunk, UmbrellaError) or chunk.over
             if over:
                 self._account(job, chunk)
                 data += self.dialect.farewell
@@ -164,20 +171,18 @@ class GenerationResponse:
         receive: Receive,
         send: Send,
     ) -> None:
-        text, logprobs, last = first.text, first.logprobs, first
-        chunk: Chunk | UmbrellaError = first
-        while isinstance(chunk, Chunk) and chunk.ending is None:
+        texts, chunk = [first], first
+        while isinstance(chunk, Chunk) and not chunk.over:
             chunk = await chunks.get()
             if isinstance(chunk, Chunk):
-                text, logprobs, last = text + chunk.text, logprobs + chunk.logprobs, chunk
+                same = chunk.index == texts[-1].index
+                texts = [*texts[:-1], chunk.after(texts[-1])] if same else [*texts, chunk]
         self._account(job, chunk)
-        if isinstance(chunk, UmbrellaError):
-            answer = msgspec.json.encode(_error_after(last, chunk))
-            await Response(answer, status_of(chunk), media_type="application/json")(scope, receive, send)
-        elif chunk.ending is not None:
-            everything = replace(chunk, text=text, logprobs=logprobs)
-            answer = msgspec.json.encode(self.dialect.whole(everything, chunk.ending))
-            await Response(answer, media_type="application/json")(scope, receive, send)
+        failed = isinstance(chunk, UmbrellaError)
+        answer = _error_after(texts[-1], chunk) if failed else self.dialect.whole(texts)
+        status = status_of(chunk) if failed else 200
+        response = Response(msgspec.json.encode(answer), status, media_type="application/json")
+        await response(scope, receive, send)
 
     def _account(self, job: Job, last: Chunk | UmbrellaError) -> None:
         if isinstance(last, UmbrellaError):

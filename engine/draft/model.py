@@ -1,117 +1,181 @@
-"""Drafts with a small model: a beam over its own probabilities, level by level."""
+"""Drafts with a small model of the target's vocabulary, best guesses first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from heapq import nlargest
 from typing import cast
 
 import torch
+from torch import Tensor
 
-from engine.draft.base import TreeLimits
+from engine.costs import CostTable
+from engine.draft.base import BeforeLayer, DraftMemory, Growth, Opening
 from engine.kv_cache import KVCache
 from engine.model import Block, Transformer
 from engine.prefill import prefill
 from engine.sampling import only
 from engine.tree import TokenTree
 
-MIN_SCORE = 0.02
-"""A path less probable than this is not worth a step of the draft."""
+STEPS_A_READING_SERVES = 16
+"""A prompt that is read once stays in the cache: its cost is spread over so many steps."""
+_STEEPNESS, _HALF = 2, 12
 
 
-class ModelSession:
-    """Keeps the draft's cache one with the history; the tree's own nodes are never kept.
+def evidence_of(probability: float) -> int:
+    """Log-odds of the draft's own probability in steps of a half: 0 below 1:400, 24 above 400:1."""
+    if probability >= 1.0:
+        return 2 * _HALF
+    odds = math.log(max(probability, 1e-9) / (1.0 - probability))
+    return min(max(round(_STEEPNESS * odds) + _HALF, 0), 2 * _HALF)
 
-    Accepted nodes are run again as the next request's new tokens: they ride along in a pass that
-    is needed for the root anyway.
+
+PRIORS = (
+    tuple(0.85 / (1.0 + math.exp(-(evidence - _HALF) / _STEEPNESS)) for evidence in range(2 * _HALF + 1)),
+)
+"""A draft is a little too sure of itself."""
+
+
+class TreeReader:
+    """Runs a draft model along a text and beside the tree that grows at its end.
+
+    The tree's nodes lie behind the cached text as scratch, each run once; accepted ones are run again as
+    the next step's new text, which rides along in a pass that is needed for the root anyway.
     """
 
     def __init__(self, model: Transformer, cache: KVCache) -> None:
         self._model = model
         self._cache = cache
+        self._follows = False
+        """Whether what is cached begins the history."""
+        self._run: list[int] = []
+        self._rows: dict[int, int] = {}
 
-    def grow(
-        self,
-        tree: TokenTree,
-        history: Sequence[int],
-        limits: TreeLimits,
-        before_layer: Callable[[int], None],
-    ) -> None:
-        if limits.depth < 1:
-            return
-        probabilities = self._read(history, limits.allowed, before_layer)
-        frontier = [0]
-        drafted: list[int] = []
-        rows: dict[int, int] = {}
-        for level in range(limits.depth):
-            frontier = self._branch(tree, frontier, probabilities, limits)
-            # A node another drafter had put there is run like our own.
-            drafted += [node for node in frontier if node not in rows]
-            rows |= {node: i for i, node in enumerate(drafted)}
-            if not frontier or level + 1 == limits.depth:
-                break
-            probabilities = self._run_tree(tree, drafted, rows, frontier, before_layer)
+    def pending(self, history: Sequence[int]) -> int:
+        """Tokens of `history` that `read` has to run. From one call to the next, `history` has only grown."""
+        if not self._follows:
+            self._cache.truncate(self._cache.common_prefix(history))
+            self._follows = True
+        return max(1, len(history) - self._cache.length)
 
-    def _read(
-        self,
-        history: Sequence[int],
-        allowed: Sequence[int] | None,
-        before_layer: Callable[[int], None],
-    ) -> torch.Tensor:
-        """Bring the cache up to `history`; probabilities of what may follow it [1, vocab]."""
-        self._cache.truncate(min(self._cache.common_prefix(history), len(history) - 1))
+    def read(self, history: Sequence[int], before_layer: BeforeLayer) -> Tensor:
+        """Bring the cache up to `history`: logits of what follows it [1, vocab]. The tree is bare again."""
+        self._run, self._rows = [], {}
+        self._cache.truncate(len(history) - self.pending(history))
         prefill(self._model, self._cache, history, before_layer)
-        pending = list(history[self._cache.length :])
-        logits = self._model.forward(Block.chain(pending), self._cache, [len(pending) - 1], before_layer)
-        self._cache.keep(range(len(pending)), pending)
-        return (logits if allowed is None else only(logits[0], allowed)[None]).softmax(-1)
+        left = list(history[self._cache.length :])
+        logits = self._model.forward(Block.chain(left), self._cache, [len(left) - 1], before_layer)
+        self._cache.keep(range(len(left)), left)
+        return logits
 
-    def _run_tree(
-        self,
-        tree: TokenTree,
-        drafted: Sequence[int],
-        rows: dict[int, int],
-        frontier: Sequence[int],
-        before_layer: Callable[[int], None],
-    ) -> torch.Tensor:
-        """Probabilities after each node of `frontier` [len(frontier), vocab]."""
-        parents = [rows.get(tree.parents[node], -1) for node in drafted]
-        block = Block([tree.tokens[node] for node in drafted], parents)
-        wanted = [rows[node] for node in frontier]
-        return self._model.forward(block, self._cache, wanted, before_layer).softmax(-1)
+    def run(self, tree: TokenTree, nodes: Sequence[int], before_layer: BeforeLayer) -> Tensor:
+        """Logits of what follows each of `nodes` [len(nodes), vocab].
+
+        Each was not run before, and its parent is the root, was run, or comes before it in `nodes`.
+        """
+        first = len(self._run)
+        run = [*self._run, *nodes]
+        rows = self._rows | {node: first + at for at, node in enumerate(nodes)}
+        parents = [rows.get(tree.parents[node], -1) for node in run]
+        block = Block([tree.tokens[node] for node in run], parents, first)
+        logits = self._model.forward(block, self._cache, range(first, len(run)), before_layer)
+        self._run, self._rows = run, rows
+        return logits
+
+
+class ModelSession:
+    """Expands the tree's most probable nodes, whoever put them there, a level of `width` at a time."""
+
+    def __init__(self, reader: TreeReader, costs: CostTable) -> None:
+        self._reader = reader
+        self._costs = costs
+        self._expanded: set[int] = set()
+
+    def begin(self, history: Sequence[int]) -> None:  # noqa: ARG002 - read only if asked to draft
+        self._expanded = set()
+
+    def uncovered(self, growth: Growth) -> float:
+        return sum(growth.uncovered(node) for node in self._frontier(growth))
+
+    def cost_ms(self, growth: Growth) -> float:
+        if self._expanded:
+            return self._costs.ms(len(self._frontier(growth)))
+        one, all_pending = self._costs.ms(1), self._costs.ms(self._reader.pending(growth.history))
+        return one + (all_pending - one) / STEPS_A_READING_SERVES
+
+    def _frontier(self, growth: Growth) -> list[int]:
+        """The nodes to expand next, parents first."""
+        if not self._expanded:
+            return [0]
+        tree, depth = growth.tree, growth.limits.depth
+        unexpanded = [
+            node
+            for node in range(1, len(tree))
+            if node not in self._expanded and tree.depths[node] < depth and growth.is_open(node)
+        ]
+        return nlargest(growth.limits.width, unexpanded, key=lambda node: tree.scores[node])
+
+    def deepen(self, growth: Growth, before_layer: BeforeLayer) -> None:
+        frontier = self._frontier(growth)
+        if self._expanded:
+            logits = self._reader.run(growth.tree, frontier, before_layer)
+        else:
+            logits = self._reader.read(growth.history, before_layer)
+        self._expanded.update(frontier)
+        allowed = [growth.outlook.allowed(growth.tree.path(node)) for node in frontier]
+        if any(ids is not None for ids in allowed):
+            rows = [row if ids is None else only(row, ids) for row, ids in zip(logits, allowed, strict=True)]
+            logits = torch.stack(rows)
+        self._branch(growth, frontier, logits.softmax(-1))
 
     @staticmethod
-    def _branch(
-        tree: TokenTree, frontier: Sequence[int], probabilities: torch.Tensor, limits: TreeLimits
-    ) -> list[int]:
-        """Add the best children of the frontier's nodes; the new frontier, best first."""
-        top = probabilities.topk(min(limits.width, probabilities.shape[-1]), dim=-1)
+    def _branch(growth: Growth, frontier: Sequence[int], probabilities: Tensor) -> None:
+        """Add the most probable of the frontier's children."""
+        limits, scores = growth.limits, growth.tree.scores
+        top = probabilities.topk(min(limits.num_beams, probabilities.shape[-1]), dim=-1)
         values = cast("list[list[float]]", top.values.tolist())
         tokens = cast("list[list[int]]", top.indices.tolist())
         candidates = [
-            (tree.scores[node] * p, node, token, p)
+            (scores[node] * chance, node, token, chance)
             for node, row_values, row_tokens in zip(frontier, values, tokens, strict=True)
-            for p, token in zip(row_values, row_tokens, strict=True)
-            if tree.scores[node] * p >= MIN_SCORE
+            for chance, token in zip(row_values, row_tokens, strict=True)
+            if chance > 0.0
         ]
-        best = nlargest(limits.num_beams, candidates, key=lambda candidate: candidate[0])
-        return [tree.add(node, token, min(1.0, p)) for _, node, token, p in best]
+        for _, node, token, chance in nlargest(limits.width, candidates, key=lambda found: found[0]):
+            growth.add(node, token, evidence_of(chance))
+
+
+class ModelMemory:
+    """The keys and values of a slot's text in the draft model."""
+
+    def __init__(self, model: Transformer, costs: CostTable, cache: KVCache) -> None:
+        self._model = model
+        self._costs = costs
+        self.cache = cache
+
+    def open(self, opening: Opening) -> ModelSession:  # noqa: ARG002 - the history says it all
+        return ModelSession(self.reader(), self._costs)
+
+    def reader(self) -> TreeReader:
+        """The model beside this memory's text."""
+        return TreeReader(self._model, self.cache)
+
+    def adopt(self, other: DraftMemory, length: int) -> None:
+        if isinstance(other, ModelMemory):
+            self.cache.adopt(other.cache, min(length, other.cache.length))
 
 
 class ModelDrafter:
-    """A Transformer with the target's vocabulary."""
+    """A Transformer with the target's vocabulary. `most_nodes` is what one step can have it run."""
 
     name = "model"
+    priors = PRIORS
 
-    def __init__(self, model: Transformer, max_length: int, limits: TreeLimits) -> None:
+    def __init__(self, model: Transformer, max_length: int, most_nodes: int, costs: CostTable) -> None:
         self._model = model
-        # Room past the context for every node one tree can have this drafter run.
-        self._capacity = max_length + limits.num_beams * limits.depth
+        self._costs = costs
+        self._capacity = max_length + most_nodes
 
-    def new_cache(self) -> KVCache:
-        return self._model.new_cache(self._capacity)
-
-    def open(self, cache: KVCache | None) -> ModelSession:
-        if cache is None:
-            raise ValueError("a model drafter needs the cache that its new_cache made")
-        return ModelSession(self._model, cache)
+    def new_memory(self) -> ModelMemory:
+        return ModelMemory(self._model, self._costs, self._model.new_cache(self._capacity))

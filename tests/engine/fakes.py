@@ -29,6 +29,7 @@ from engine.request import CodePrompt, GenerationRequest, TextPrompt
 from engine.runtime import RuntimeDir
 from engine.server import listen_tcp, serve
 from engine.text import TextStream
+from engine.workspace import Workspaces
 
 LAYERS = 4
 END = 0
@@ -37,11 +38,28 @@ DEADLINE_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
+class FakeBranch:
+    at: int
+    tokens: tuple[int, ...]
+    score: float
+
+    @property
+    def logprobs(self) -> tuple[float, ...]:
+        return (self.score / len(self.tokens),) * len(self.tokens)
+
+    @staticmethod
+    def of(at: int, text: str, score: float) -> FakeBranch:
+        return FakeBranch(at, tuple(map(ord, text)), score)
+
+
+@dataclass(frozen=True, slots=True)
 class FakeStep:
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     counts: TokenCounts
     stop: StopReason | None = None
+    failed: tuple[str, ...] = ()
+    branches: tuple[FakeBranch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +68,19 @@ class FakePrompt:
     fates: tuple[SegmentFate, ...] = ()
     truncated: bool = False
     owed: str = ""
+    stop_strings: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class FakeSlot:
     tokens: list[int] = field(default_factory=list[int])
 
     def reusable(self, tokens: Sequence[int]) -> int:
         pairs = zip(self.tokens, tokens, strict=False)
         return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(self.tokens), len(tokens)))
+
+    def adopt(self, other: FakeSlot, tokens: Sequence[int]) -> None:
+        self.tokens = list(tokens[: other.reusable(tokens)])
 
 
 def nothing(_layer: int) -> None:
@@ -80,10 +102,17 @@ class FakeBackend:
     answer: str = "abcdefghijklmnopqrstuvwxyz"
     in_layer: Callable[[int], None] = nothing
     """Called inside every layer; tests stop the world here."""
+    branches: Sequence[FakeBranch] = ()
+    """Reported by the step that emits the token they leave the text before."""
+    failed: tuple[str, ...] = ()
+    """Drafters that raise in the second step."""
+    max_length: int = 1 << 16
     slots: list[FakeSlot] = field(default_factory=list[FakeSlot])
 
     def encode(self, request: GenerationRequest) -> FakePrompt:
         prompt = request.prompt
+        if any(token > 255 for token, _ in request.logit_bias):
+            raise RequestError("logit_bias: token ids must be below 256", "logit_bias")
         if isinstance(prompt, CodePrompt):
             text = "".join(segment.text for segment in prompt.segments)
             fates = tuple(SegmentFate(i, "kept", len(s.text)) for i, s in enumerate(prompt.segments))
@@ -122,7 +151,8 @@ class FakeBackend:
             slot.tokens.append(token)
             stop = text.push(token) or (StopReason.LENGTH if count == max_tokens else None)
             counts = TokenCounts(len(tokens), reused, count, count, count - 1, count)
-            yield FakeStep((token,), (-0.5,), counts, stop)
+            found = tuple(b for b in self.branches if b.at == count - 1 and request.alternatives > 1)
+            yield FakeStep((token,), (-0.5,), counts, stop, self.failed if count > 1 else (), found)
             if stop:
                 return
 
@@ -155,10 +185,23 @@ class Gate:
         self._go.release(1000)
 
 
-class Receiver:
-    """Collects what a job delivers."""
+class Script:
+    """Does things inside the layers whose numbers it is given, counted from 1 over all jobs."""
 
     def __init__(self) -> None:
+        self.acts: dict[int, Callable[[], object]] = {}
+        self._layers = 0
+
+    def __call__(self, _layer: int) -> None:
+        self._layers += 1
+        self.acts.get(self._layers, lambda: None)()
+
+
+class Receiver:
+    """Collects what a job delivers. `at_end` is called once that is all."""
+
+    def __init__(self, at_end: Callable[[], object] = lambda: None) -> None:
+        self._at_end = at_end
         self.chunks: list[Chunk] = []
         self.error: UmbrellaError | None = None
         self.over = threading.Event()
@@ -167,10 +210,10 @@ class Receiver:
         assert not self.over.is_set(), "something came after the end"
         if isinstance(chunk, UmbrellaError):
             self.error = chunk
-            self.over.set()
-            return
-        self.chunks.append(chunk)
-        if chunk.ending:
+        else:
+            self.chunks.append(chunk)
+        if isinstance(chunk, UmbrellaError) or chunk.over:
+            self._at_end()
             self.over.set()
 
     def wait(self) -> Receiver:
@@ -179,13 +222,23 @@ class Receiver:
 
     @property
     def text(self) -> str:
-        return "".join(chunk.text for chunk in self.wait().chunks)
+        [text] = self.texts
+        return text
+
+    @property
+    def texts(self) -> list[str]:
+        """The main text and its alternatives."""
+        chunks = self.wait().chunks
+        return ["".join(c.text for c in chunks if c.index == i) for i in range(chunks[-1].index + 1)]
 
     @property
     def ending(self) -> Ending:
-        last = self.wait().chunks[-1].ending
-        assert last is not None
-        return last
+        [ending] = self.endings
+        return ending
+
+    @property
+    def endings(self) -> list[Ending]:
+        return [chunk.ending for chunk in self.wait().chunks if chunk.ending]
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -196,7 +249,9 @@ def eventually(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def load_fake(config: EngineConfig, progress: Callable[[float], None]) -> FakeBackend:
+def load_fake(
+    config: EngineConfig, progress: Callable[[float], None], _workspaces: Workspaces
+) -> FakeBackend:
     """What `config.model` asks for: ``fake:broken`` cannot be loaded, ``fake:slow`` dawdles in layers."""
     progress(0.5)
     if config.model == "fake:broken":
@@ -210,8 +265,11 @@ def load_fake(config: EngineConfig, progress: Callable[[float], None]) -> FakeBa
 class RunningEngine:
     """A served fake, and ways to talk to it."""
 
-    def __init__(self, place: RuntimeDir, thread: threading.Thread, tcp: Endpoint | None) -> None:
+    def __init__(
+        self, place: RuntimeDir, thread: threading.Thread, tcp: Endpoint | None, workspaces: Workspaces
+    ) -> None:
         self.place = place
+        self.workspaces = workspaces
         self.thread = thread
         self.endpoint = place.endpoint()
         self.tcp = tcp
@@ -266,12 +324,16 @@ def running_engine(
     fake, config = backend or FakeBackend(), config or EngineConfig(model="fake")
     place = RuntimeDir.prepare(folder)
     tcp = listen_tcp("127.0.0.1", 0) if with_tcp else None
+    workspaces = Workspaces()
+    workspaces.start(lambda text: [*map(ord, text)])
     thread = threading.Thread(
-        target=serve, args=(config, load or (lambda _progress: fake), place), kwargs={"tcp": tcp}
+        target=serve,
+        args=(config, load or (lambda _progress: fake), place),
+        kwargs={"workspaces": workspaces, "tcp": tcp},
     )
     thread.start()
     eventually(lambda: _answers(place))
-    engine = RunningEngine(place, thread, place.tcp_endpoint() if tcp else None)
+    engine = RunningEngine(place, thread, place.tcp_endpoint() if tcp else None, workspaces)
     try:
         yield engine
     finally:

@@ -40,6 +40,16 @@ def test_toml_and_json_of_the_same_content_are_the_same_configuration(tmp_path: 
         ('dtype = "fp8"', "dtype must be one of 'auto', 'fp32', 'fp16', 'bf16'"),
         ('template = "none"', "template must be one of codellama, deepseek-coder, llama3-code"),
         ('model = ""', "model must name a checkpoint"),
+        ('engine = "beam"', "engine must be one of 'dynamic', 'static', 'ar'"),
+        ('engine = "static"', "must not be static without growmap_path and draft_model"),
+        (
+            'engine = "static"\ngrowmap_path = "map.json"\ndraft_model = ""',
+            "without growmap_path and draft_model",
+        ),
+        ("width = 0", "width must be between 1 and 1024"),
+        ("num_beams = 257", "num_beams must be between 1 and 256"),
+        ("depth = 65", "depth must be between 1 and 64"),
+        ("tree_size = 1025", "tree_size must be between 1 and 1024"),
         ("model = ", "is not valid TOML"),
     ],
 )
@@ -55,10 +65,31 @@ def test_a_file_that_is_no_object_or_no_text_or_not_there_is_refused(tmp_path: P
     assert "cannot be read" in refusal(tmp_path / "missing.toml")
 
 
-def test_a_relative_checkpoint_is_relative_to_the_file(tmp_path: Path) -> None:
-    config = load(written(tmp_path, 'model = "./target"\ndraft_model = ""\n'))
+def test_a_relative_checkpoint_or_grow_map_is_relative_to_the_file(tmp_path: Path) -> None:
+    config = load(written(tmp_path, 'model = "./target"\ndraft_model = ""\ngrowmap_path = "maps/a.json"\n'))
     assert config.model == str(tmp_path / "target")
     assert config.draft_model is None
+    assert config.growmap_path == str(tmp_path / "maps" / "a.json")
+
+
+def test_a_grow_map_may_stand_in_the_home_folder_or_anywhere(tmp_path: Path) -> None:
+    elsewhere = load(written(tmp_path, 'growmap_path = "/maps/a.json"\n'))
+    assert elsewhere.growmap_path == "/maps/a.json"
+    at_home = load(written(tmp_path, 'growmap_path = "~/a.json"\n'))
+    assert at_home.growmap_path == str(Path.home() / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "draft"),
+    [
+        ("", "bundled:draft"),
+        ('engine = "ar"', None),
+        ('draft_model = ""', None),
+        ('draft_model = "o/n"', "o/n"),
+    ],
+)
+def test_a_draft_model_is_loaded_only_where_it_is_used(tmp_path: Path, text: str, draft: str | None) -> None:
+    assert load(written(tmp_path, text)).model_drafted_with == draft
 
 
 def test_the_default_file_is_the_named_one_else_the_users_else_none(

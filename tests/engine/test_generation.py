@@ -5,19 +5,35 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import Tensor
 
 from engine.config import EngineConfig
+from engine.errors import RequestError
 from engine.generation import EngineBackend
 from engine.metrics import Metrics
+from engine.model import Block, Transformer
 from engine.protocol import Segment, StopReason, StopSpec
 from engine.request import CodePrompt, GenerationRequest, TextPrompt, TokenPrompt
 from engine.worker import Worker
 from tests.engine.fakes import DEADLINE_S, Receiver, eventually, running_engine
 from tests.engine.tiny import write_llama
 from tests.engine.tiny_tokenizer import write_tokenizer
+
+CODE = """class Account:
+    def __init__(self, owner, balance):
+        self.owner = owner
+        self.balance = balance
+
+    def deposit(self, amount):
+        self.balance += amount
+
+    def withdraw(self, amount):
+        """
 
 
 def model(folder: Path, seed: int) -> str:
@@ -56,6 +72,7 @@ class Disturbed:
         self._left = at_layer
         self._act = act
         self.encode, self.text, self.new_slot = backend.encode, backend.text, backend.new_slot
+        self.max_length = backend.max_length
 
     def generate(self, request, tokens, slot, text, max_tokens, before_layer):
         def counted(layer: int) -> None:
@@ -109,6 +126,36 @@ def test_a_pre_empted_generation_says_what_it_would_have_said(backend: EngineBac
 
 
 @pytest.mark.parametrize("at_layer", [1, 2, 5, 9, 14, 30])
+def test_an_interrupted_pass_goes_on_and_no_row_of_it_is_run_again(
+    backend: EngineBackend, at_layer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    forward = Transformer.forward
+
+    def counted(self: Transformer, block: Block, *rest: Any) -> Tensor:
+        passes.append(len(block))
+        return forward(self, block, *rest)
+
+    monkeypatch.setattr(Transformer, "forward", counted)
+    plain = replace(request(""), prompt=TextPrompt("def add(self, value):"), speculative=False)
+    typing = Receiver()
+    metrics = Metrics()
+    disturbed = Disturbed(
+        backend, at_layer, lambda: worker.submit(replace(plain, priority="typing"), typing) and None
+    )
+    worker = Worker(lambda _progress: disturbed, metrics, slots=2, max_queue=4)
+    worker.start()
+    counts = [receiver.chunks[-1].counts for receiver in (run(worker, plain), typing.wait())]
+    assert worker.stop(DEADLINE_S)
+    assert len(passes) == sum(count.target_passes for count in counts) == 24
+    # A job's last token is never run.
+    assert sum(passes) == sum(count.prompt - count.reused + count.generated - 1 for count in counts)
+    layers = 24 * backend.engine.decoder.target.num_layers
+    assert f"umbrella_layers_started_total {layers}.0".encode() in metrics.text()
+    assert b"umbrella_preemptions_total 1.0" in metrics.text()
+
+
+@pytest.mark.parametrize("at_layer", [1, 2, 5, 9, 14, 30])
 def test_a_slot_is_right_after_a_cancel_at_any_layer(backend: EngineBackend, at_layer: int) -> None:
     wanted = replace(request("def add(self, value):\n    return"), session="editor")
     calm = Worker(lambda _progress: backend, Metrics(), slots=2, max_queue=4)
@@ -131,6 +178,57 @@ def test_a_slot_is_right_after_a_cancel_at_any_layer(backend: EngineBackend, at_
     assert cancelled.ending.stop is StopReason.CANCELLED
     assert tokens_of(run(worker, wanted)) == undisturbed
     assert b"umbrella_layers_started_after_cancel_total 0.0" in metrics.text()
+    assert worker.stop(DEADLINE_S)
+
+
+def test_a_bias_on_a_token_that_there_is_not_is_refused(backend: EngineBackend) -> None:
+    known = backend.engine.tokenizer.vocab_size
+    wanted = request("def add(")
+    backend.encode(replace(wanted, logit_bias=((known - 1, 1.0),)))
+    with pytest.raises(RequestError, match=f"0 to {known - 1}") as caught:
+        backend.encode(replace(wanted, logit_bias=((known, 1.0),)))
+    assert caught.value.field == "logit_bias"
+
+
+@pytest.mark.slow
+def test_ten_characters_more_cost_the_tokens_that_changed_and_one() -> None:
+    shipped = EngineBackend.load(EngineConfig(threads=1), lambda _share: None)
+    worker = Worker(lambda _progress: shipped, Metrics(), slots=2, max_queue=4)
+    worker.start()
+    before: tuple[int, ...] = ()
+    for end in range(120, 200, 10):
+        segments = (Segment("prefix", CODE[:end]), Segment("suffix", "\n\nprint(Account)\n"))
+        wanted = replace(request("", max_tokens=4), prompt=CodePrompt(segments), session="editor")
+        tokens = shipped.encode(wanted).tokens
+        counts = run(worker, wanted).chunks[-1].counts
+        pairs = zip(before, tokens, strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        assert counts.prompt == len(tokens)
+        assert counts.prompt - counts.reused <= len(tokens) - same + 1
+        before = tokens
+    assert worker.stop(DEADLINE_S)
+
+
+def test_alternatives_are_other_texts_and_cost_less_than_texts_of_their_own(tmp_path: Path) -> None:
+    grow_map = tmp_path / "four_pairs.json"
+    grow_map.write_text('{"Successors": [[1, 2, 3, 4], [5], [6], [7], [8], [], [], [], []]}')
+    config = EngineConfig(
+        model=model(tmp_path / "target", 0),
+        draft_model=model(tmp_path / "draft", 1),
+        engine="static",
+        growmap_path=str(grow_map),
+    )
+    branching = EngineBackend.load(config, lambda _share: None)
+    worker = Worker(lambda _progress: branching, Metrics(), slots=2, max_queue=4)
+    worker.start()
+    wanted = replace(request("def add("), temperature=0.0, alternatives=4)
+    result = run(worker, wanted)
+    assert len(set(result.texts)) == 4
+    assert result.texts[0] == run(worker, replace(wanted, alternatives=1)).text
+    assert [ending.stop for ending in result.endings] == [StopReason.LENGTH] * 4
+    for index in range(4):
+        assert sum(len(chunk.logprobs) for chunk in result.chunks if chunk.index == index) >= 12
+    assert result.chunks[-1].counts.generated < 4 * 12
     assert worker.stop(DEADLINE_S)
 
 

@@ -45,6 +45,16 @@ def test_whatever_allowed_tokens_come_the_text_begins_with_the_word_and_only_the
     assert debt.pay("abc") == "abc"
 
 
+@given(st.text("abc", max_size=6), st.randoms(use_true_random=False))
+def test_what_may_follow_a_path_is_told_before_it_is_taken(owed: str, rng):
+    beginnings = Beginnings(TEXTS)
+    ahead, debt, path = Debt(owed, beginnings), Debt(owed, beginnings), list[int]()
+    for _ in range(8):
+        assert ahead.allowed(path) == debt.allowed()
+        path.append(rng.choice(debt.allowed() or range(1, len(WORDS))))
+        debt.pay(WORDS[path[-1]])
+
+
 def test_a_token_that_ends_within_a_character_is_never_allowed():
     assert Beginnings([(0, " \ufffd"), (1, " "), (2, "\ufffd"), (3, " a")]).of(" ") == (1, 3)
 

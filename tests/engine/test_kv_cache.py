@@ -18,11 +18,11 @@ def marks(rows: list[int], layer: int) -> torch.Tensor:
     return (torch.tensor(rows) + 100.0 * layer).view(1, -1, 1).expand(KV_HEADS, -1, HEAD_DIM)
 
 
-def run(cache: KVCache, rows: list[int], layers: int = LAYERS) -> list[list[int]]:
-    """A pass that writes `rows`; what its last layer saw, as marks."""
+def run(cache: KVCache, rows: list[int], layers: int = LAYERS, first: int = 0) -> list[list[int]]:
+    """A pass that writes `rows` from scratch row `first` on; what each layer saw, as marks."""
     seen: list[list[int]] = []
     for layer in range(layers):
-        keys, values = cache.write(layer, marks(rows, layer), -marks(rows, layer))
+        keys, values = cache.write(layer, marks(rows, layer), -marks(rows, layer), first)
         assert torch.equal(keys, -values)
         seen.append((keys[0, :, 0] - 100 * layer).int().tolist())
     return seen
@@ -78,6 +78,35 @@ def test_a_pass_is_kept_once(cache: KVCache) -> None:
     with pytest.raises(ValueError, match="row 1 was not written"):
         cache.keep([1], [2])
     assert cache.tokens == [1]
+
+
+def test_a_pass_may_follow_the_scratch_rows_of_earlier_ones(cache: KVCache) -> None:
+    run(cache, [7])
+    cache.keep([0], [70])
+    run(cache, [20, 21])
+    assert run(cache, [22], first=2) == [[7, 20, 21, 22]] * LAYERS
+    assert run(cache, [33, 34], first=2) == [[7, 20, 21, 33, 34]] * LAYERS
+    cache.keep([1, 3], [1, 2])
+    assert held(cache) == [7, 21, 34]
+
+
+def test_a_pass_abandoned_behind_others_leaves_their_rows(cache: KVCache) -> None:
+    run(cache, [20, 21])
+    run(cache, [90, 91], layers=2, first=1)
+    with pytest.raises(ValueError, match="row 1 was not written: the last pass left 1 whole rows"):
+        cache.keep([0, 1], [1, 2])
+    assert run(cache, [31], first=1) == [[20, 31]] * LAYERS
+
+
+def test_a_pass_cannot_follow_rows_that_are_not_there(cache: KVCache) -> None:
+    run(cache, [20, 21])
+    with pytest.raises(ValueError, match="no pass left 3 whole rows to follow: there are 2"):
+        run(cache, [23], first=3)
+    with pytest.raises(CacheFull, match="11 rows do not fit"):
+        run(cache, [0] * 9, first=2)
+    cache.keep([0, 1], [1, 2])
+    with pytest.raises(ValueError, match="there are 0"):
+        run(cache, [23], first=1)
 
 
 def test_truncate_forgets_the_tail_and_the_scratch(cache: KVCache) -> None:
@@ -143,3 +172,34 @@ def test_common_prefix_counts_the_leading_tokens_both_have(
 
 def test_size_counts_keys_and_values_of_every_layer(cache: KVCache) -> None:
     assert cache.size_bytes == LAYERS * 2 * KV_HEADS * CAPACITY * HEAD_DIM * 4
+
+
+@pytest.mark.parametrize("length", [0, 1, 3])
+def test_adopt_copies_the_leading_tokens_of_another_cache(cache: KVCache, length: int) -> None:
+    other = KVCache(LAYERS, KV_HEADS, 4, HEAD_DIM, torch.float32, torch.device("cpu"))
+    run(other, [1, 2, 3])
+    other.keep([0, 1, 2], [10, 20, 30])
+    run(cache, [7, 8])
+    cache.keep([0, 1], [70, 80])
+    run(cache, [9])
+    cache.adopt(other, length)
+    assert (cache.tokens, other.tokens) == ([10, 20, 30][:length], [10, 20, 30])
+    with pytest.raises(ValueError, match="row 0 was not written"):
+        cache.keep([0], [9])
+    run(cache, [50, 51])
+    cache.keep([0, 1], [5, 6])
+    assert held(cache) == [*[1, 2, 3][:length], 50, 51]
+    assert held(other) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("length", "capacity"), [(4, 9), (-1, 9), (3, 2)])
+def test_adopt_refuses_what_is_not_there_or_does_not_fit(cache: KVCache, length: int, capacity: int) -> None:
+    small = KVCache(LAYERS, KV_HEADS, capacity, HEAD_DIM, torch.float32, torch.device("cpu"))
+    run(small, [7])
+    small.keep([0], [70])
+    run(cache, [1, 2, 3])
+    cache.keep([0, 1, 2], [10, 20, 30])
+    with pytest.raises(ValueError, match=f"cannot adopt {length} tokens of 3 into a KV cache of {capacity}"):
+        small.adopt(cache, length)
+    assert small.tokens == [70]
+    assert held(small) == [7]

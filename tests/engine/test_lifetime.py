@@ -144,7 +144,7 @@ class NoRoom(FakeBackend):
     """Finds every answer too long, as `engine.prompt` does."""
 
     def encode(self, request: GenerationRequest) -> FakePrompt:
-        raise RequestError("too many tokens to generate; ask for fewer", "n_predict")
+        raise RequestError("too many tokens to generate; ask for fewer", "max_tokens")
 
 
 def test_a_length_that_does_not_fit_is_named_as_the_client_named_it(tmp_path: Path) -> None:

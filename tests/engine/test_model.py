@@ -149,6 +149,64 @@ def test_a_kept_path_continues_as_a_fresh_prefill_would(model: Transformer) -> N
     torch.testing.assert_close(*follow, rtol=1e-5, atol=1e-5)
 
 
+def random_block(seed: int) -> tuple[Block, list[int]]:
+    """A block of 20 rows, their parents at random, and the ends of the passes it is run in."""
+    chance = random.Random(seed)
+    parents = [chance.randrange(-1, row) for row in range(20)]
+    ends = sorted(chance.sample(range(1, 20), chance.randrange(1, 6)))
+    return Block(chance.choices(range(96), k=20), parents), [*ends, 20]
+
+
+def grow(model: Transformer, cache: KVCache, block: Block, ends: list[int]) -> Tensor:
+    """The logits of `block`, run in passes that end at `ends` [20, vocab]."""
+    parts: list[Tensor] = []
+    for first, end in zip([0, *ends], ends, strict=False):
+        part = Block(block.tokens[:end], block.parents[:end], first)
+        parts.append(model.forward(part, cache, range(first, end), quiet))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("row_multiple", [1, 16])
+def test_a_tree_may_be_run_in_parts_that_follow_one_another(
+    model: Transformer, exact_model: Transformer, row_multiple: int, seed: int
+) -> None:
+    chosen = model if row_multiple == 1 else exact_model
+    tolerance = 1e-5 if row_multiple == 1 else 0.0
+    block, ends = random_block(seed)
+    parted, whole = chosen.new_cache(90), chosen.new_cache(90)
+    for cache in (parted, whole):
+        extend(chosen, cache, TOKENS)
+    logits = grow(chosen, parted, block, ends), chosen.forward(block, whole, range(20), quiet)
+    torch.testing.assert_close(*logits, rtol=tolerance, atol=tolerance)
+    path = [19]
+    while block.parents[path[0]] >= 0:
+        path.insert(0, block.parents[path[0]])
+    for cache in (parted, whole):
+        cache.keep(path, [block.tokens[row] for row in path])
+    follow = extend(chosen, parted, [3, 4]), extend(chosen, whole, [3, 4])
+    torch.testing.assert_close(*follow, rtol=tolerance, atol=tolerance)
+
+
+def test_a_part_of_a_tree_gives_logits_of_its_own_rows_only(model: Transformer) -> None:
+    cache = model.new_cache(90)
+    extend(model, cache, TOKENS)
+    whole = model.forward(Block(TREE_TOKENS, TREE), cache, range(len(TREE)), quiet)
+    part = Block(TREE_TOKENS, TREE, 6)
+    some = model.forward(part, cache, [9, 6], quiet)
+    torch.testing.assert_close(some, whole[[9, 6]], rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="row 5 was run by an earlier pass: this one starts at row 6"):
+        model.forward(part, cache, [9, 5], quiet)
+
+
+def test_an_adopted_cache_continues_as_a_fresh_prefill_would(model: Transformer) -> None:
+    cache, adopted = model.new_cache(80), model.new_cache(70)
+    extend(model, cache, TOKENS)
+    adopted.adopt(cache, 40)
+    fresh = extend(model, model.new_cache(80), [*TOKENS[:40], 95, 94])
+    torch.testing.assert_close(extend(model, adopted, [95, 94]), fresh[40:], rtol=1e-5, atol=1e-5)
+
+
 def test_a_truncated_cache_continues_as_a_fresh_prefill_would(model: Transformer) -> None:
     cache = model.new_cache(80)
     extend(model, cache, TOKENS)
@@ -268,6 +326,12 @@ def test_a_malformed_block_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         model.forward(Block(tokens, parents), model.new_cache(4), [0], quiet)
+
+
+@pytest.mark.parametrize("first", [-1, 2, 3])
+def test_a_block_that_starts_at_no_row_of_it_is_refused(model: Transformer, first: int) -> None:
+    with pytest.raises(ValueError, match=f"a block of 2 rows cannot start at row {first}"):
+        model.forward(Block([1, 2], [-1, 0], first), model.new_cache(4), [], quiet)
 
 
 def test_a_block_that_does_not_fit_is_refused(model: Transformer) -> None:

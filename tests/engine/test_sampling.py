@@ -1,14 +1,18 @@
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from engine.sampling import SamplingParams, choose, distribution, uniform
+from engine.sampling import SamplingParams, choose, distribution, only, uniform
 
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, -5.0])
 
 
-def frequencies(params: SamplingParams, draws: int = 4000) -> list[float]:
+def frequencies(params: SamplingParams, draws: int = 2000) -> list[float]:
     counts = [0] * len(LOGITS)
     for position in range(draws):
         counts[choose(LOGITS, params, [], position).token] += 1
@@ -35,13 +39,53 @@ def test_uniform_draws_lie_in_the_half_open_unit_interval(seed: int, position: i
 def test_draws_follow_the_distribution():
     expected = torch.softmax(LOGITS, -1)
     drawn = frequencies(SamplingParams(temperature=1.0, seed=3))
-    statistic = sum(4000 * (d - float(e)) ** 2 / float(e) for d, e in zip(drawn, expected, strict=True))
+    statistic = sum(2000 * (d - float(e)) ** 2 / float(e) for d, e in zip(drawn, expected, strict=True))
     assert statistic < 18.5  # chi-square, 4 degrees of freedom, p = 0.001
 
 
-def test_top_k_leaves_the_k_most_probable():
-    kept = distribution(LOGITS, SamplingParams(temperature=1.0, top_k=2), [])
-    assert kept.nonzero().flatten().tolist() == [0, 1]
+def by_hand(logits: Sequence[float], params: SamplingParams, history: Sequence[int]) -> list[float]:
+    """`distribution`, said once more without tensors."""
+    biased = [value + dict(params.logit_bias).get(token, 0.0) for token, value in enumerate(logits)]
+    for token in set(history):
+        penalty = params.repetition_penalty
+        biased[token] = biased[token] / penalty if biased[token] > 0 else biased[token] * penalty
+    weights = [math.exp((value - max(biased)) / params.temperature) for value in biased]
+    chances = [weight / sum(weights) for weight in weights]
+    ranked = sorted(range(len(chances)), key=lambda token: -chances[token])
+    kept, before = ranked[:1], chances[ranked[0]]
+    for rank, token in enumerate(ranked[1:], 1):
+        within_k = not params.top_k or rank < params.top_k
+        if within_k and before < params.top_p and chances[token] >= params.min_p * chances[ranked[0]]:
+            kept.append(token)
+        before += chances[token]
+    mass = sum(chances[token] for token in kept)
+    return [chance / mass if token in kept else 0.0 for token, chance in enumerate(chances)]
+
+
+@given(
+    st.lists(st.integers(-9, 9), min_size=1, max_size=8),
+    st.builds(
+        SamplingParams,
+        temperature=st.sampled_from([0.3, 0.7, 1.0, 2.0]),
+        top_k=st.integers(0, 9),
+        # No chances of whole numbers' logits add up to these, which would be decided by the last bit.
+        top_p=st.sampled_from([0.0, 0.21, 0.53, 0.87, 1.0]),
+        min_p=st.sampled_from([0.0, 0.017, 0.31]),
+        repetition_penalty=st.sampled_from([0.7, 1.0, 1.9]),
+    ),
+    st.lists(st.integers(0, 7), min_size=1, max_size=4),
+    st.dictionaries(st.integers(0, 7), st.integers(-4, 4) | st.just(-math.inf), max_size=3),
+)
+def test_filters_penalty_and_bias_are_what_they_are_by_hand(
+    logits: list[int], params: SamplingParams, history: list[int], biases: dict[int, float]
+):
+    size = len(logits)
+    biases = {token: bias for token, bias in biases.items() if token < size}
+    assume(size > sum(bias == -math.inf for bias in biases.values()))
+    params = replace(params, logit_bias=tuple(biases.items()))
+    history = [token % size for token in history]
+    found = distribution(torch.tensor(logits, dtype=torch.float32), params, history)
+    assert found.tolist() == pytest.approx(by_hand(logits, params, history), abs=1e-9)
 
 
 def test_top_p_keeps_the_token_that_crosses_the_threshold_and_always_one():
@@ -53,17 +97,18 @@ def test_top_p_keeps_the_token_that_crosses_the_threshold_and_always_one():
     assert one.nonzero().flatten().tolist() == [0]
 
 
-def test_min_p_is_relative_to_the_most_probable():
-    kept = distribution(LOGITS, SamplingParams(temperature=1.0, min_p=0.3), [])
-    assert kept.nonzero().flatten().tolist() == [0, 1]
-
-
-def test_the_repetition_penalty_lowers_seen_tokens_of_either_sign():
-    penalised = distribution(LOGITS, SamplingParams(temperature=1.0, repetition_penalty=3.0), [0, 3])
-    plain = distribution(LOGITS, SamplingParams(temperature=1.0), [])
-    assert penalised[0] / penalised[1] < plain[0] / plain[1]
-    assert penalised[3] / penalised[1] < plain[3] / plain[1]
+def test_bias_and_penalty_move_the_most_probable_token_too():
     assert choose(LOGITS, SamplingParams(repetition_penalty=3.0), [0], 0).token == 1
+    assert choose(LOGITS, SamplingParams(logit_bias=((3, 3.5),)), [], 0).token == 3
+    assert choose(LOGITS, SamplingParams(logit_bias=((0, -math.inf), (1, -1.5))), [], 0).token == 2
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_where_all_that_may_come_is_ruled_out_one_of_it_comes_all_the_same(temperature: float):
+    params = SamplingParams(temperature=temperature, logit_bias=((2, -math.inf), (3, -math.inf)))
+    choice = choose(only(LOGITS, [2, 3]), params, [], 0)
+    assert choice.token in (2, 3)
+    assert math.isfinite(choice.logprob)
 
 
 def test_the_log_probability_is_the_targets_own():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,12 +8,21 @@ from pathlib import Path
 import httpx
 import pytest
 
+import engine.api.completions as completions
+import engine.api.infill as infill
 from engine.config import EngineConfig
 from engine.errors import ConfigError
-from engine.protocol import Health
+from engine.protocol import Health, UmbrellaRequest
 from engine.schema import read
 from engine.server import listen_tcp
-from tests.engine.fakes import RunningEngine, error_of, events_of, running_engine
+from tests.engine.fakes import (
+    FakeBackend,
+    FakeBranch,
+    RunningEngine,
+    error_of,
+    events_of,
+    running_engine,
+)
 
 SNIPPET = {"kind": "snippet", "text": "xxxx"}
 
@@ -121,6 +131,85 @@ def test_segments_make_a_completion_a_code_prompt_and_keep_their_indices(engine:
     assert [fate["tokens"] for fate in answer["umbrella"]["segments"]] == [3, 4, 2]
 
 
+@pytest.fixture(scope="module")
+def branching(home: Path) -> Iterator[RunningEngine]:
+    """An engine whose target has verified another path or two."""
+    branches = [FakeBranch.of(1, "X;", -1.0), FakeBranch.of(2, "Y", -2.0)]
+    with running_engine(home / "branching", FakeBackend(branches=branches)) as running:
+        yield running
+
+
+ALTERNATIVES = {"stop": ";", "umbrella": {"n": 3}}
+
+
+def test_alternatives_of_an_infill_are_in_our_part_of_the_answer(branching: RunningEngine) -> None:
+    body = {**ALTERNATIVES, "input_prefix": "ab", "n_predict": 3}
+    answer = branching.http.post("/infill", json=body).json()
+    ours = answer["umbrella"]
+    assert (answer["content"], answer["stop_type"], ours["stop"], ours["index"]) == ("def", "limit", "length", 0)
+    assert ours["alternatives"] == [
+        {"index": 1, "content": "dX", "stop": "string", "logprobs": [-0.5, -0.5, -0.5]},
+        {"index": 2, "content": "deY", "stop": "length", "logprobs": [-0.5, -0.5, -2.0]},
+    ]
+    assert answer["tokens_predicted"] == ours["tokens"]["generated"] == 3 + 2 + 1
+    assert ours["tokens"]["target_passes"] == 3
+
+
+def test_alternatives_of_an_infill_are_streamed_one_after_the_other(branching: RunningEngine) -> None:
+    body = {**ALTERNATIVES, "input_prefix": "ab", "n_predict": 4, "stream": True}
+    events = events_of(branching.http.post("/infill", json=body))
+    told = [(event["index"], event["content"], event["stop"]) for event in events]
+    main = [(0, "d", False), (0, "e", False), (0, "f", False), (0, "g", True)]
+    assert told == [*main, (1, "dX", True), (2, "deY", False), (2, "g", True)]
+    assert [event["umbrella"]["index"] for event in events] == [index for index, _, _ in told]
+    assert [event["umbrella"]["stop"] for event in events if event["stop"]] == ["length", "string", "length"]
+
+
+def test_alternatives_of_a_completion_are_its_choices(branching: RunningEngine) -> None:
+    body = {**ALTERNATIVES, "prompt": "ab", "max_tokens": 3}
+    answer = branching.http.post("/v1/completions", json=body).json()
+    told = [(choice["index"], choice["text"], choice["finish_reason"]) for choice in answer["choices"]]
+    assert told == [(0, "def", "length"), (1, "dX", "stop"), (2, "deY", "length")]
+    assert answer["usage"]["completion_tokens"] == 6
+    streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    *events, usage = events_of(branching.http.post("/v1/completions", json=streamed))
+    assert [event["choices"][0]["index"] for event in events] == [0, 0, 0, 1, 2]
+    assert (usage["choices"], usage["usage"]["completion_tokens"]) == ([], 6)
+
+
+def test_a_prompt_that_is_only_to_be_cached_has_no_alternatives(branching: RunningEngine) -> None:
+    body = {**ALTERNATIVES, "input_prefix": "ab", "n_predict": 0}
+    assert branching.http.post("/infill", json=body).json()["umbrella"]["alternatives"] == []
+
+
+@pytest.mark.parametrize(
+    ("bias", "known"),
+    [
+        ({"5": 1.5, "7": -100}, ((5, 1.5), (7, -100.0))),
+        ([[5, 1.5], [7, False]], ((5, 1.5), (7, -math.inf))),
+        ({}, ()),
+        ([], ()),
+        (None, ()),
+    ],
+)
+def test_a_logit_bias_is_understood_in_either_dialects_words(bias: object, known: object) -> None:
+    config = EngineConfig(model="fake")
+    assert infill.to_request(infill.InfillBody(logit_bias=bias), config).logit_bias == known
+    body = completions.CompletionBody("a", logit_bias=bias)
+    assert completions.to_request(body, config).logit_bias == known
+
+
+def test_our_part_of_a_request_reaches_the_generation() -> None:
+    ours = UmbrellaRequest(session="s", workspace="w", priority="chat", n=5, speculative=False)
+    config = EngineConfig(model="fake")
+    for request in (
+        infill.to_request(infill.InfillBody(umbrella=ours), config),
+        completions.to_request(completions.CompletionBody("a", umbrella=ours), config),
+    ):
+        assert (request.session, request.workspace, request.priority) == ("s", "w", "chat")
+        assert (request.alternatives, request.speculative) == (5, False)
+
+
 def test_null_leaves_a_field_to_the_engine(engine: RunningEngine) -> None:
     nulls = {"stream": None, "umbrella": None, "top_p": None, "stop": None}
     infill = {**nulls, "input_prefix": "ab", "input_extra": None, "min_p": None, "n_predict": 1}
@@ -156,98 +245,6 @@ def test_health_models_and_metrics_answer(engine: RunningEngine) -> None:
     engine.http.post("/infill", json={"n_predict": 1})
     assert engine.metric('umbrella_requests_total{endpoint="/infill",outcome="ok"}') >= 1
     assert engine.metric("umbrella_queue_depth") == 0
-
-
-# What is refused.
-
-
-@pytest.mark.parametrize(
-    ("path", "body", "field"),
-    [
-        ("/infill", {"n_predict": -2}, "n_predict"),
-        ("/infill", {"n_predict": "3"}, "n_predict"),
-        ("/infill", {"temperature": -1}, "temperature"),
-        ("/infill", {"top_k": -2}, "top_k"),
-        ("/infill", {"top_p": -0.1}, "top_p"),
-        ("/infill", {"min_p": 2}, "min_p"),
-        ("/infill", {"repeat_penalty": 0}, "repeat_penalty"),
-        ("/infill", {"seed": 1 << 63}, "seed"),
-        ("/infill", {"t_max_predict_ms": -1}, "t_max_predict_ms"),
-        ("/infill", {"stop": [""]}, "stop"),
-        ("/infill", {"input_prefix": 1}, "input_prefix"),
-        ("/infill", {"input_extra": [{"filename": "a"}]}, "input_extra[0].text"),
-        ("/infill", {"umbrella": {"n": 17}}, "umbrella.n"),
-        ("/infill", {"umbrella": {"priority": "soon"}}, "umbrella.priority"),
-        ("/infill", {"umbrella": {"stop": {"max_lines": 0}}}, "umbrella.stop.max_lines"),
-        ("/infill", {"umbrella": {"segments": [{"kind": "x", "text": ""}]}}, "umbrella.segments[0].kind"),
-        (
-            "/infill",
-            {"input_prefix": "a", "umbrella": {"segments": [{"kind": "prefix", "text": "b"}]}},
-            "input_prefix",
-        ),
-        (
-            "/infill",
-            {"input_suffix": "a", "umbrella": {"segments": [{"kind": "suffix", "text": "b"}]}},
-            "input_suffix",
-        ),
-        ("/v1/completions", {}, "prompt"),
-        ("/v1/completions", {"prompt": 5}, "prompt"),
-        ("/v1/completions", {"prompt": []}, "prompt"),
-        ("/v1/completions", {"prompt": ["a", "b"]}, "prompt"),
-        ("/v1/completions", {"prompt": [1, True]}, "prompt"),
-        ("/v1/completions", {"prompt": [1, 999]}, "prompt"),
-        ("/v1/completions", {"prompt": [1], "suffix": "x"}, "suffix"),
-        ("/v1/completions", {"prompt": "a", "max_tokens": 0}, "max_tokens"),
-        ("/v1/completions", {"prompt": "a", "n": 2}, "n"),
-        ("/v1/completions", {"prompt": "a", "best_of": 2}, "best_of"),
-        ("/v1/completions", {"prompt": "a", "echo": True}, "echo"),
-        ("/v1/completions", {"prompt": "a", "logprobs": 5}, "logprobs"),
-        ("/v1/completions", {"prompt": "a", "logprobs": 0}, "logprobs"),
-        ("/v1/completions", {"prompt": None}, "prompt"),
-        ("/v1/completions", {"prompt": [1], "umbrella": {"segments": [SNIPPET]}}, "umbrella.segments"),
-        (
-            "/v1/completions",
-            {"prompt": "a", "umbrella": {"segments": [{**SNIPPET, "kind": "prefix"}]}},
-            "prompt",
-        ),
-        (
-            "/v1/completions",
-            {"prompt": "a", "suffix": "b", "umbrella": {"segments": [{**SNIPPET, "kind": "suffix"}]}},
-            "suffix",
-        ),
-        ("/v1/completions", {"prompt": "a", "presence_penalty": 0.5}, "presence_penalty"),
-        ("/v1/completions", {"prompt": "a", "frequency_penalty": 1}, "frequency_penalty"),
-        ("/v1/completions", {"prompt": "a", "logit_bias": {"1": 2}}, "logit_bias"),
-        ("/v1/completions", {"prompt": "a", "stop": ["x", ""]}, "stop"),
-    ],
-)
-def test_a_field_that_cannot_be_served_is_named(
-    engine: RunningEngine, path: str, body: dict, field: str
-) -> None:
-    response = engine.http.post(path, json=body)
-    assert response.status_code == 422
-    error = error_of(response)
-    assert error["param"] == field
-    assert field in error["message"]
-
-
-@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'"text"', b'{"seed": NaN}', b"\xff", b"[" * 100_000])
-def test_a_body_that_is_no_json_object_is_a_400(engine: RunningEngine, body: bytes) -> None:
-    response = engine.http.post("/infill", content=body)
-    assert response.status_code == 400
-    assert error_of(response)["type"] == "invalid_request_error"
-
-
-def test_a_body_beyond_the_limit_is_a_413(engine: RunningEngine) -> None:
-    response = engine.http.post("/infill", json={"input_prefix": "x" * (17 << 20)})
-    assert response.status_code == 413
-    assert "16 MB" in error_of(response)["message"]
-
-
-def test_what_does_not_exist_yet_or_at_all_is_said_in_json(engine: RunningEngine) -> None:
-    assert engine.http.post("/workspace", json={}).status_code == 501
-    assert engine.http.get("/nothing").json()["error"]["code"] == 404
-    assert engine.http.get("/infill").json()["error"]["code"] == 405
 
 
 # Who may ask.

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.slots import SlotPool
 from tests.engine.fakes import FakeSlot
 
 
 def use(pool: SlotPool[FakeSlot], session: str, tokens: str) -> FakeSlot:
-    """Take a slot and leave in it what a generation would."""
-    slot = pool.take(session, list(map(ord, tokens)))
-    slot.tokens = list(map(ord, tokens))
+    """Run a prompt and leave in its slot what a generation would."""
+    with pool.lend(session, list(map(ord, tokens))) as slot:
+        slot.tokens = list(map(ord, tokens))
     return slot
 
 
@@ -23,22 +27,30 @@ def test_a_session_keeps_its_slot_whatever_it_sends() -> None:
 def test_the_command_line_does_not_evict_an_editor() -> None:
     pool = SlotPool(2, FakeSlot)
     editor = use(pool, "editor", "header and a long file being edited")
-    for text in ("header x", "header y", "header z"):
+    for text in ("header x", "something else", "", "header and a long file being edited, too"):
         assert use(pool, "", text) is not editor
-        use(pool, "editor", "header and a long file being edited more")
 
 
-def test_a_slot_is_taken_over_where_most_of_it_is_reused() -> None:
+def test_a_client_without_sessions_goes_on_in_the_slot_it_continues() -> None:
+    pool = SlotPool(3, FakeSlot)
+    first, second = use(pool, "", "one file"), use(pool, "", "another file")
+    assert use(pool, "", "one file, typed on") is first
+    assert use(pool, "", "another file, typed on") is second
+    assert use(pool, "", "one more") not in (first, second)
+
+
+def test_a_slot_in_use_is_nobody_elses_and_its_session_reuses_it_all_in_another() -> None:
     pool = SlotPool(2, FakeSlot)
-    first = use(pool, "first window", "header and the file")
-    use(pool, "another", "header, and something else")
-    assert use(pool, "second window", "header and the file, typed on") is first
-
-
-def test_no_session_loses_its_slot_while_there_is_room_for_another() -> None:
-    pool = SlotPool(2, FakeSlot)
-    first = use(pool, "first window", "header and the file")
-    assert use(pool, "second window", "header and the file, typed on") is not first
+    prefetch = use(pool, "editor", "the file")
+    with pool.lend("editor", list(map(ord, "the file, soon"))) as again:
+        assert again is prefetch
+        prompt = list(map(ord, "the file, typed"))
+        with pool.lend("editor", prompt) as typing:
+            assert typing is not prefetch
+            assert typing.reusable(prompt) == len("the file")
+            assert not pool.available
+        assert pool.available
+    assert use(pool, "editor", "the file, typed on") is typing
 
 
 def test_the_least_recently_used_slot_goes_first() -> None:
@@ -49,19 +61,49 @@ def test_the_least_recently_used_slot_goes_first() -> None:
     assert use(pool, "d", "dddd") is a
 
 
-def test_slots_are_made_only_as_they_are_needed() -> None:
+def test_a_pool_of_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        SlotPool(0, FakeSlot)
+
+
+sessions = st.sampled_from(["", "a", "b", "c"])
+requests = st.tuples(sessions, st.text("xy", min_size=1, max_size=6), st.booleans())
+
+
+@given(capacity=st.integers(1, 3), steps=st.lists(requests, max_size=12))
+def test_every_request_gets_a_slot_of_its_own_with_the_longest_prefix_that_any_slot_has(
+    capacity: int, steps: list[tuple[str, str, bool]]
+) -> None:
     made: list[FakeSlot] = []
+    in_use: list[FakeSlot] = []
+    last_of: dict[str, FakeSlot] = {}
 
     def make() -> FakeSlot:
         made.append(FakeSlot())
         return made[-1]
 
-    pool = SlotPool(3, make)
-    use(pool, "a", "aaaa")
-    use(pool, "a", "aaab")
-    assert len(made) == 1
-
-
-def test_a_pool_of_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        SlotPool(0, FakeSlot)
+    pool = SlotPool(capacity, make)
+    with ExitStack() as held:
+        for session, prompt, goes_on in steps:
+            assert pool.available == (len(in_use) < capacity)
+            if not pool.available:
+                return
+            tokens = list(map(ord, prompt))
+            longest = max((slot.reusable(tokens) for slot in made), default=0)
+            before = [list(slot.tokens) for slot in made]
+            own = last_of.get(session)
+            with ExitStack() as lent:
+                slot = lent.enter_context(pool.lend(session, tokens))
+                assert slot.reusable(tokens) == longest
+                assert slot not in in_use
+                assert own is None or slot is own or own in in_use
+                changed = [slot for slot, kept in zip(made, before, strict=False) if slot.tokens != kept]
+                assert changed in ([], [slot])
+                slot.tokens = tokens
+                if goes_on:
+                    in_use.append(slot)
+                    held.push(lent.pop_all())
+            last_of = {name: its for name, its in last_of.items() if its is not slot}
+            if session:
+                last_of[session] = slot
+            assert len(made) <= capacity

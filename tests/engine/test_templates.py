@@ -13,6 +13,7 @@ CONTEXT = (
     Segment("definition", "class Account:\n    pass\n", path="app/bank.py"),
     Segment("edit", "total = 0\n", path="app/main.py"),
 )
+ASKED = ("meta-llama3", "qwen", "mistral")
 PROMPT = CodePrompt(PREFIX, SUFFIX, CONTEXT, "app/sums.py", "python")
 
 
@@ -55,10 +56,27 @@ def test_a_path_becomes_a_comment_of_the_language() -> None:
     )
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("name", [name for name in TEMPLATES if name not in ASKED])
 def test_a_tokenizer_is_given_the_template_whose_special_tokens_it_has(name: str) -> None:
     vocabulary = {"def", "return", *TEMPLATES[name].special_tokens}
     assert template_for(vocabulary).name == name
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_a_tokenizer_that_only_knows_how_to_chat_is_given_none(name: str) -> None:
+    with pytest.raises(ConfigError, match="no prompt template"):
+        template_for(TEMPLATES[name].special_tokens)
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_an_answer_that_was_opened_with_a_fence_ends_at_the_next_line_that_begins_with_one(name: str) -> None:
+    template = TEMPLATES[name]
+    assert template.stops_behind("def f():") == ("\n```",)
+    assert template.stops_behind("def f():\n") == ("\n```", "```")
+
+
+def test_code_that_is_no_chat_s_answer_may_hold_fences() -> None:
+    assert [name for name in TEMPLATES if TEMPLATES[name].stops_behind("\n")] == list(ASKED)
 
 
 def test_a_tokenizer_with_only_some_of_the_tokens_fits_none_and_learns_which_are_missing() -> None:

@@ -2,68 +2,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from engine.errors import CheckpointError, EngineUnavailable, RequestError, UmbrellaError
-from engine.jobs import Chunk, Job
-from engine.metrics import Metrics
-from engine.protocol import Priority, StopReason, StopSpec
-from engine.request import GenerationRequest, TextPrompt, TokenPrompt
-from engine.worker import Worker
-from tests.engine.fakes import DEADLINE_S, LAYERS, FakeBackend, FakeSlot, Gate, Receiver
-
-REQUEST = GenerationRequest(
-    prompt=TextPrompt("prompt"),
-    max_tokens=6,
-    stop=StopSpec(),
-    temperature=0.0,
-    top_k=0,
-    top_p=1.0,
-    min_p=0.0,
-    repetition_penalty=1.0,
-    seed=0,
-)
-
-
-class Bench:
-    """A worker on a fake backend."""
-
-    def __init__(self, worker: Worker[FakeSlot], metrics: Metrics) -> None:
-        self.worker = worker
-        self.metrics = metrics
-
-    def submit(self, request: GenerationRequest = REQUEST) -> tuple[Job, Receiver]:
-        receiver = Receiver()
-        return self.worker.submit(request, receiver), receiver
-
-    def run(self, request: GenerationRequest = REQUEST) -> Receiver:
-        return self.submit(request)[1].wait()
-
-    def metric(self, name: str) -> float:
-        lines = self.metrics.text().decode().splitlines()
-        return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name} ")), 0.0)
-
-
-@contextmanager
-def bench(
-    backend: FakeBackend | None = None,
-    load: Callable[[Callable[[float], None]], FakeBackend] | None = None,
-    max_queue: int = 8,
-) -> Generator[Bench]:
-    metrics, fake = Metrics(), backend or FakeBackend()
-    worker = Worker(load or (lambda _progress: fake), metrics, slots=2, max_queue=max_queue)
-    worker.start()
-    yield Bench(worker, metrics)
-    assert worker.stop(DEADLINE_S)
-    assert Bench(worker, metrics).metric("umbrella_layers_started_after_cancel_total") == 0
-
-
-def of(priority: Priority, text: str = "prompt", session: str = "") -> GenerationRequest:
-    return replace(REQUEST, priority=priority, prompt=TextPrompt(text), session=session)
+from engine.errors import CheckpointError, EngineUnavailable, RequestError
+from engine.jobs import Job
+from engine.protocol import StopReason, StopSpec
+from engine.request import TextPrompt, TokenPrompt
+from tests.engine.bench import REQUEST, bench
+from tests.engine.fakes import DEADLINE_S, LAYERS, FakeBackend, Gate, Receiver
 
 
 def test_text_arrives_as_it_is_made_and_the_last_chunk_says_how_it_ended() -> None:
@@ -129,75 +78,6 @@ def test_a_waiting_job_is_cancelled_at_once_and_leaves_the_queue() -> None:
         assert at.metric("umbrella_queue_depth") == 0
         gate.release()
         assert first.text == "hijklm"
-
-
-def test_typing_interrupts_prefetch_whose_text_is_the_same_as_without() -> None:
-    with bench() as at:
-        undisturbed = at.run(of("prefetch")).text
-    gate = Gate(layer=1)
-    with bench(FakeBackend(in_layer=gate)) as at:
-        _, prefetch = at.submit(of("prefetch"))
-        gate.wait()
-        gate.step()
-        gate.wait()  # One token is out, and the second pass is in its second layer.
-        _, typing = at.submit(of("typing", "other prompt"))
-        gate.release()
-        typing.wait()
-        assert prefetch.text == undisturbed
-        assert at.metric("umbrella_preemptions_total") == 1
-    last = prefetch.chunks[-1]
-    assert last.counts.generated == 6
-    assert last.counts.target_passes == 6
-    assert last.counts.prompt == len("\0prompt")
-    assert len(prefetch.chunks) == 6
-    assert typing.chunks[-1].timings.queue_ms < last.timings.queue_ms + last.timings.total_ms
-
-
-def test_typing_is_answered_before_what_it_interrupted() -> None:
-    gate, order = Gate(), list[str]()
-    with bench(FakeBackend(in_layer=gate)) as at:
-        receivers = {name: Receiver() for name in ("prefetch", "chat", "typing")}
-
-        def deliver_to(name: str) -> Callable[[Chunk | UmbrellaError], None]:
-            def deliver(chunk: Chunk | UmbrellaError) -> None:
-                receivers[name](chunk)
-                if receivers[name].over.is_set():
-                    order.append(name)
-
-            return deliver
-
-        at.worker.submit(of("prefetch"), deliver_to("prefetch"))
-        gate.wait()
-        at.worker.submit(of("chat"), deliver_to("chat"))
-        at.worker.submit(of("typing"), deliver_to("typing"))
-        gate.release()
-        texts = {receiver.text for receiver in receivers.values()}
-    assert order == ["typing", "chat", "prefetch"]
-    assert texts == {"hijklm"}
-
-
-def test_equals_do_not_interrupt_each_other() -> None:
-    gate = Gate()
-    with bench(FakeBackend(in_layer=gate)) as at:
-        _, first = at.submit()
-        gate.wait()
-        _, second = at.submit()
-        gate.release()
-        assert first.text == second.text
-        assert at.metric("umbrella_preemptions_total") == 0
-
-
-def test_an_interrupted_job_can_be_cancelled() -> None:
-    gate = Gate()
-    with bench(FakeBackend(in_layer=gate)) as at:
-        prefetch, result = at.submit(of("prefetch"))
-        gate.wait()
-        at.submit(of("typing"))
-        gate.step()
-        gate.wait()  # Typing runs now.
-        at.worker.cancel(prefetch)
-        assert result.ending.stop is StopReason.CANCELLED
-        gate.release()
 
 
 def test_a_deadline_waits_for_a_line_to_be_complete() -> None:
@@ -326,6 +206,13 @@ def test_idleness_counts_from_the_end_of_the_last_job() -> None:
         gate.release()
         receiver.wait()
         assert at.worker.idle_s < DEADLINE_S
+
+
+def test_a_drafter_that_raises_is_counted_and_named_once_a_request(caplog: pytest.LogCaptureFixture) -> None:
+    with bench(FakeBackend(failed=("suffix",))) as at:
+        assert at.run().text == at.run().text == "hijklm"
+        assert at.metric('umbrella_drafter_failures_total{drafter="suffix"}') == 2
+    assert caplog.messages == [f"#{n} goes on without the drafter suffix, which failed" for n in (0, 1)]
 
 
 def test_counts_and_times_reach_the_metrics() -> None:

@@ -1,12 +1,19 @@
-"""Tiny random Llama checkpoints on disk, for tests."""
+"""Tiny random checkpoints on disk, for tests."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    LlamaForCausalLM,
+    MistralForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+)
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -18,16 +25,30 @@ LLAMA3_ROPE = {
 }
 
 
-def write_llama(
+FAMILIES: dict[str, type[PreTrainedModel]] = {
+    "llama": LlamaForCausalLM,
+    "qwen2": Qwen2ForCausalLM,
+    "qwen3": Qwen3ForCausalLM,
+    "mistral": MistralForCausalLM,
+}
+
+
+def write_llama(folder: Path, **options: Any) -> LlamaForCausalLM:
+    """`write_model` for what most tests need."""
+    return cast("LlamaForCausalLM", write_model(folder, "llama", **options))
+
+
+def write_model(
     folder: Path,
+    family: str,
     *,
     seed: int = 0,
     scale: float = 1.0,
     shard_size: str = "1GB",
     dtype: torch.dtype = torch.float32,
     **changes: Any,
-) -> LlamaForCausalLM:
-    """Save a random Llama under `folder`, in `dtype`, and return transformers' own model of it.
+) -> PreTrainedModel:
+    """Save a random model of `FAMILIES` under `folder`, in `dtype`, and return transformers' own of it.
 
     `changes` are keys of `config.json`. `scale` multiplies every matrix: the larger, the peakier the logits.
     Norms and biases are random too, so that leaving one out shows.
@@ -39,6 +60,7 @@ def write_llama(
         "num_hidden_layers": 3,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
+        "head_dim": 16,
         "max_position_embeddings": 256,
         "bos_token_id": 1,
         "eos_token_id": 2,
@@ -46,7 +68,9 @@ def write_llama(
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(LlamaConfig(**(config | changes))).eval()
+        kind = FAMILIES[family]
+        made = cast("type[PreTrainedConfig]", kind.config_class)(**(config | changes))
+        model = kind(made).eval()
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if name.endswith("bias") or "norm" in name:

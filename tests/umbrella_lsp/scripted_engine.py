@@ -47,6 +47,9 @@ class Script:
     lines: list[Line] = field(default_factory=list)
     """Answers in order; the last one is repeated."""
     asked: Queue[dict[str, Any]] = field(default_factory=Queue)
+    pushed: Queue[dict[str, Any]] = field(default_factory=Queue)
+    """Bodies of ``POST /workspace``."""
+    pid: int = field(default_factory=os.getpid)
     closed: Queue[str] = field(default_factory=Queue)
     """The session of every stream the client closed early."""
 
@@ -72,11 +75,15 @@ def _event(text: str, *, generated: int, stop: StopReason | None = None) -> byte
 
 
 def app(script: Script) -> Starlette:
-    """``GET /health`` and ``POST /infill`` as `engine.protocol` has them."""
+    """``GET /health``, ``POST /infill`` and ``POST /workspace`` as `engine.protocol` has them."""
 
     async def health(_request: Request) -> Response:
-        state = Health("ready", 1.0, PACKAGE_VERSION, PROTOCOL_VERSION, "scripted", os.getpid())
+        state = Health("ready", 1.0, PACKAGE_VERSION, PROTOCOL_VERSION, "scripted", script.pid)
         return JSONResponse(msgspec.to_builtins(state))
+
+    async def workspace(request: Request) -> Response:
+        script.pushed.put(await request.json())
+        return JSONResponse({}, 202)
 
     async def infill(request: Request) -> Response:
         body = await request.json()
@@ -98,7 +105,8 @@ def app(script: Script) -> Starlette:
 
         return StreamingResponse(events(), media_type="text/event-stream")
 
-    return Starlette(routes=[Route("/health", health), Route("/infill", infill, methods=["POST"])])
+    posts = [Route("/infill", infill, methods=["POST"]), Route("/workspace", workspace, methods=["POST"])]
+    return Starlette(routes=[Route("/health", health), *posts])
 
 
 @contextmanager

@@ -21,10 +21,10 @@ def write(file: Path, text: str) -> None:
 
 def test_the_index_follows_files_as_they_come_change_and_go(tmp_path: Path) -> None:
     write(tmp_path / "a.py", "def first(): pass\n")
-    index = SymbolIndex()
+    index, touched = SymbolIndex(), list[str]()
 
     async def scenario() -> None:
-        watching = asyncio.create_task(keep_fresh(index, tmp_path))
+        watching = asyncio.create_task(keep_fresh(index, tmp_path, touched.append))
         await until(lambda: index.lookup("first"))
         write(tmp_path / "a.py", "def second(): pass\n")
         await until(lambda: index.lookup("second") and not index.lookup("first"))
@@ -32,8 +32,11 @@ def test_the_index_follows_files_as_they_come_change_and_go(tmp_path: Path) -> N
         await until(lambda: index.lookup("third"))
         write(tmp_path / "package" / "b.py", "def fourth(): pass\n")
         await until(lambda: index.lookup("fourth"))
+        assert {str(tmp_path / "a.py"), str(tmp_path / "package" / "b.py")} <= {*touched}
+        touched.clear()
         (tmp_path / "a.py").unlink()
         await until(lambda: not index.lookup("second"))
+        assert str(tmp_path / "a.py") in touched
         watching.cancel()
         with pytest.raises(asyncio.CancelledError):
             await watching
@@ -81,10 +84,10 @@ def test_a_directory_that_vanishes_before_it_is_watched_does_not_end_the_watch(
     monkeypatch.setattr(
         "umbrella_lsp.watch.list_sources", lambda root: listings.pop() if listings else list_sources(root)
     )
-    index = SymbolIndex()
+    index, touched = SymbolIndex(), list[str]()
 
     async def scenario() -> None:
-        watching = asyncio.create_task(keep_fresh(index, tmp_path))
+        watching = asyncio.create_task(keep_fresh(index, tmp_path, touched.append))
         await until(lambda: index.lookup("first"))
         write(tmp_path / "a.py", "def second(): pass\n")
         await until(lambda: index.lookup("second"))
@@ -105,14 +108,16 @@ def test_without_watches_what_was_read_stays_and_a_warning_says_so(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("umbrella_lsp.watch._watch", refuse)
-    index = SymbolIndex()
-    asyncio.run(keep_fresh(index, tmp_path))
+    index, touched = SymbolIndex(), list[str]()
+    asyncio.run(keep_fresh(index, tmp_path, touched.append))
     assert index.lookup("first")
     assert "fs.inotify.max_user_watches" in caplog.text
 
 
 def test_a_folder_that_is_not_there_ends_the_watch(tmp_path: Path) -> None:
-    asyncio.run(keep_fresh(SymbolIndex(), tmp_path / "gone"))
+    touched = list[str]()
+    asyncio.run(keep_fresh(SymbolIndex(), tmp_path / "gone", touched.append))
+    assert touched == []
 
 
 @pytest.mark.parametrize(

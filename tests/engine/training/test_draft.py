@@ -107,20 +107,18 @@ def test_the_pair_loads_and_completes(pair: Pair):
     code = "class Sum:\n    def get_amount(self):\n        "
     prompt = engine.prompts.code([Segment("prefix", code)], "bank/sum.py", "python", 8)
     stream = engine.text_stream(prompt.tokens, StopSpec(max_lines=1), prompt.owed)
-    steps = list(
-        engine.decoder.generate(
-            prompt.tokens,
-            engine.decoder.new_slot(),
-            SamplingParams(),
-            stream,
-            max_tokens=8,
-            speculative=True,
-            before_layer=lambda _: None,
-            constraint=stream,
-        )
-    )
+    for _ in engine.decoder.generate(
+        prompt.tokens,
+        engine.decoder.new_slot(),
+        SamplingParams(),
+        stream,
+        max_tokens=8,
+        speculative=True,
+        before_layer=lambda _: None,
+        constraint=stream,
+    ):
+        pass
     assert stream.finish().startswith("return self.")
-    assert steps[-1].counts.accepted > 0
 
 
 @pytest.mark.slow

@@ -10,9 +10,9 @@ from transformers import LlamaForCausalLM
 import engine.training.lessons as module
 from engine.checkpoint import Checkpoint
 from engine.decode import Decoder
-from engine.draft import NgramDrafter, TreeLimits
 from engine.errors import TrainingError
 from engine.model import Transformer
+from engine.policy import PlainPolicy
 from engine.training.examples import Opening
 from engine.training.lessons import KEPT, Lessons, Teacher, missing
 from tests.engine.tiny import write_llama
@@ -25,7 +25,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> tuple[LlamaForCausalLM, 
     folder = tmp_path_factory.mktemp("target")
     model = write_llama(folder, scale=2)
     transformer = Transformer.load(Checkpoint.open(folder), "cpu", "fp32")
-    decoder = Decoder(transformer, [NgramDrafter()], TreeLimits(8, 4, 2, 4), 256)
+    decoder = Decoder(transformer, PlainPolicy(), 256)
     return model, Teacher(decoder, frozenset({2}), LENGTH, CONTINUATION)
 
 

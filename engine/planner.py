@@ -1,0 +1,109 @@
+"""How much to draft and how much of it to verify, from what passes take and what guesses are worth.
+
+Per step a tree of n rows yields A(n) = 1 + the sum of its guesses' probabilities, and costs T(n). Text
+comes fastest, in the long run, where every step maximises A(n) - R * T(n), R being the rate that this very
+rule achieves (a ratio maximised by its parametric form: Dinkelbach 1967). R is followed as text is made, in
+the tables' own milliseconds: a machine that is slow today is slow for all sizes. One row is always a
+candidate, and that is plain decoding.
+
+Pure arithmetic: knows no models, and reads no clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+
+from engine.costs import CostTable
+
+FADE = 1 / 32
+"""Weight of one step in the running averages."""
+TRIAL_SHARE = 0.01
+"""Of the time: what may be spent on trying a drafter that did not pay."""
+TRIAL_WEIGHT = 1 / 8
+"""Of one trial, in place of FADE."""
+SHORT = 4
+"""Tokens left at which whole steps are counted rather than a rate."""
+LOWEST_SCORE = 0.002
+
+
+class Usefulness:
+    """Whether a drafter pays: what it adds to a step, where the tree does not cover what may come."""
+
+    def __init__(self) -> None:
+        self.yield_ = 0.5
+        """Tokens gained for each unit of uncovered probability."""
+        self._tried_ms = 0.0
+        self._on_trial = False
+
+    def worth(self, uncovered: float, cost_ms: float, rate: float, now_ms: float) -> bool:
+        """Whether to spend `cost_ms`: because it pays, or because it is time to try again."""
+        if uncovered <= 0.0:
+            return False
+        self._on_trial = self.yield_ * uncovered <= rate * cost_ms
+        return not self._on_trial or (
+            uncovered > 0.5 and TRIAL_SHARE * (now_ms - self._tried_ms) >= cost_ms
+        )
+
+    def learn(self, gained: float, uncovered: float, now_ms: float) -> None:
+        """Take in what an attempt gave."""
+        self._tried_ms = now_ms
+        # Where there was little to cover, the quotient says little; and trials are few.
+        weight = (TRIAL_WEIGHT if self._on_trial else FADE) * min(1.0, uncovered)
+        self.yield_ += weight * (gained / uncovered - self.yield_)
+
+
+class Planner:
+    """The rate R, and the decisions that follow from it. One for text of one kind."""
+
+    def __init__(self, costs: CostTable) -> None:
+        self._costs = costs
+        self._tokens = 1.0
+        self._spent_ms = costs.ms(1)
+        self.now_ms = 0.0
+        """Time spent so far, by the tables."""
+        widest = costs.rows[-1]
+        self._row_ms = (costs.ms(widest) - costs.ms(1)) / max(1, widest - 1)
+
+    @property
+    def rate(self) -> float:
+        """R: tokens a millisecond, lately."""
+        return self._tokens / self._spent_ms
+
+    @property
+    def floor(self) -> float:
+        """The score under which a guess is never verified."""
+        return max(LOWEST_SCORE, 0.5 * self.rate * self._row_ms)
+
+    def value(self, scores: Sequence[float], pending: int) -> float:
+        """The best A(n) - R * T(n), T beside the pass that `pending` uncached tokens need anyway.
+
+        `scores` of the guesses, falling.
+        """
+        return max(self._values(scores, pending))
+
+    def size(self, scores: Sequence[float], pending: int, left: int) -> int:
+        """How many of the guesses with `scores`, falling, to verify where `left` tokens [>= 1] may follow."""
+        if left <= SHORT and not pending:
+            # Few tokens take few steps, and what is gained beyond them is nothing.
+            yields = [1.0, *accumulate(scores, initial=1.0)][1:]
+            times = [math.ceil(left / a) * self._costs.ms(1 + n) for n, a in enumerate(yields)]
+            return times.index(min(times))
+        values = self._values(scores, pending)
+        return values.index(max(values))
+
+    def _values(self, scores: Sequence[float], pending: int) -> list[float]:
+        rate, ms = self.rate, self._costs.ms
+        base = ms(1 + pending)
+        yields = accumulate(scores, initial=1.0)
+        return [a - rate * (ms(1 + n + pending) - base) for n, a in enumerate(yields)]
+
+    def record(self, tokens: int, rows: int, pending: int, drafting_ms: float) -> None:
+        """Take in a step: tokens it gave, rows of its tree, uncached tokens before them, time for drafts."""
+        ms = self._costs.ms
+        # What a prompt's reading takes is nobody's choice and no part of the rate.
+        spent_ms = ms(1) + ms(rows + pending) - ms(1 + pending) + drafting_ms
+        self._tokens += FADE * (tokens - self._tokens)
+        self._spent_ms += FADE * (spent_ms - self._spent_ms)
+        self.now_ms += spent_ms

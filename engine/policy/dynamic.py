@@ -1,0 +1,225 @@
+"""Trees grown best guess first, by what guesses of each kind have lately been worth.
+
+Every drafter adds to one tree. Its evidence becomes a probability by its own calibration, and the planner
+decides, from these and from what passes take, which drafter is asked, how deep, and how much of the tree is
+verified.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from engine.costs import CostTable
+from engine.draft.base import BeforeLayer, Drafter, DraftMemory, DraftSession, Opening, Outlook, TreeLimits
+from engine.draft.calibration import Calibration
+from engine.planner import Planner, Usefulness
+from engine.policy.base import Attempt, Position
+from engine.tree import TokenTree
+
+
+def most_grown(limits: TreeLimits) -> int:
+    """Guesses a tree may hold before its best are chosen."""
+    return 4 * limits.size + 4 * limits.width
+
+
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    """What generations have taught about text of one kind: drawn greedily, or at random."""
+
+    planner: Planner
+    calibrations: tuple[Calibration, ...]
+    """By drafter, as the next."""
+    usefulness: tuple[Usefulness, ...]
+
+
+class _StepTree:
+    """The tree of one step, and who vouches for each node."""
+
+    def __init__(self, position: Position, limits: TreeLimits, floor: float) -> None:
+        self.tree = TokenTree.root(position.history[-1])
+        self.history = position.history
+        self.limits = limits
+        self.outlook = position.outlook
+        self.floor = floor
+        self.claims: list[dict[int, int]] = [{}]
+        """By node: evidence by drafter."""
+        self.value = 1.0
+        """What it is worth, in tokens: a bare root gives one."""
+        self._closed: set[int] = set()
+
+    def uncovered(self, node: int) -> float:
+        tree = self.tree
+        covered = sum(tree.chances[child] for child in tree.children(node).values())
+        return tree.scores[node] * max(0.0, 1.0 - covered)
+
+    def is_open(self, node: int) -> bool:
+        return node not in self._closed
+
+    def add(self, parent: int, token: int, evidence: int, drafter: int, chance: float) -> int | None:
+        tree = self.tree
+        known = tree.child(parent, token)
+        if known is None:
+            if parent in self._closed or tree.depths[parent] >= self.limits.depth:
+                return None
+            # Guesses at the root cost next to nothing, and what becomes of them is always learnt.
+            if parent and tree.scores[parent] * chance < self.floor:
+                return None
+            if len(tree) > most_grown(self.limits):
+                return None
+            allowed = self.outlook.allowed(tree.path(parent))
+            if allowed is not None and token not in allowed:
+                return None
+        node = tree.add(parent, token, chance)
+        if known is None:
+            self.claims.append({})
+            if self.outlook.closes(tree, node):
+                self._closed.add(node)
+        self.claims[node].setdefault(drafter, evidence)
+        return node
+
+
+class _DrafterGrowth:
+    """A step's tree as one drafter sees it."""
+
+    def __init__(self, step: _StepTree, drafter: int, chances: Sequence[float]) -> None:
+        self._step = step
+        self._drafter = drafter
+        self._chances = chances
+        self.tree = step.tree
+        self.history = step.history
+        self.limits = step.limits
+        self.outlook: Outlook = step.outlook
+        self.uncovered = step.uncovered
+        self.is_open = step.is_open
+
+    def add(self, parent: int, token: int, evidence: int) -> int | None:
+        return self._step.add(parent, token, evidence, self._drafter, self._chances[evidence])
+
+
+def opened(memory: DraftMemory, opening: Opening) -> DraftSession | None:
+    """A drafter's session; None if it raised, which is not the request's fault."""
+    try:
+        return memory.open(opening)
+    except Exception:  # noqa: BLE001
+        return None
+
+
+class DynamicSession:
+    """One generation."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        sessions: Sequence[DraftSession | None],
+        limits: TreeLimits,
+        learnt: _Learnt,
+    ) -> None:
+        self._names = names
+        self._sessions = sessions
+        self._limits = limits
+        self._learnt = learnt
+        self._step: _StepTree | None = None
+        self._spent = (1, 0, 0.0)
+        """Of the last step: rows of its tree, tokens read before it, milliseconds of drafting."""
+        self._broken = {index for index, session in enumerate(sessions) if session is None}
+
+    @property
+    def failed(self) -> Sequence[str]:
+        return [self._names[index] for index in sorted(self._broken)]
+
+    def grow(self, position: Position, before_layer: BeforeLayer) -> TokenTree:
+        planner = self._learnt.planner
+        limits = replace(self._limits, depth=min(self._limits.depth, position.left - 1))
+        step = self._step = _StepTree(position, limits, planner.floor)
+        drafting_ms = 0.0
+        if limits.depth > 0 and limits.size > 0:
+            attempt = Attempt(before_layer)
+            for index, session in enumerate(self._sessions):
+                if session is not None and index not in self._broken:
+                    drafting_ms += self._ask(index, session, step, position, attempt)
+        tree = step.tree
+        ranked = tree.ranked()[: limits.size]
+        scores = [tree.scores[node] for node in ranked]
+        size = planner.size(scores, position.pending, position.left)
+        self._spent = (1 + size, position.pending, drafting_ms)
+        return tree.only(ranked[:size])
+
+    def _ask(
+        self, index: int, session: DraftSession, step: _StepTree, position: Position, attempt: Attempt
+    ) -> float:
+        """Let a drafter add what is worth its time. Returns the milliseconds that took, by the tables."""
+        planner, usefulness = self._learnt.planner, self._learnt.usefulness[index]
+        growth = _DrafterGrowth(step, index, self._learnt.calibrations[index].chances)
+        spent_ms = 0.0
+
+        def add_what_pays() -> None:
+            nonlocal spent_ms
+            session.begin(position.history)
+            while (uncovered := session.uncovered(growth)) > 0.0:
+                cost_ms = session.cost_ms(growth)
+                if not usefulness.worth(uncovered, cost_ms, planner.rate, planner.now_ms):
+                    return
+                session.deepen(growth, attempt.before_layer)
+                spent_ms += cost_ms
+                usefulness.learn(self._gain(step, position), uncovered, planner.now_ms)
+
+        if not attempt.succeeds(add_what_pays):
+            self._broken.add(index)
+        return spent_ms
+
+    def _gain(self, step: _StepTree, position: Position) -> float:
+        """By how much what was just added raises the tree's worth."""
+        if len(step.tree) == 1:
+            return 0.0
+        scores = sorted(step.tree.scores[1:], reverse=True)[: self._limits.size]
+        before, step.value = step.value, self._learnt.planner.value(scores, position.pending)
+        return step.value - before
+
+    def learn(self, emitted: Sequence[int]) -> None:
+        step = self._step
+        if step is None:
+            return
+        calibrations = self._learnt.calibrations
+        node: int | None = 0
+        for drawn in emitted:
+            for token, child in step.tree.children(node).items():
+                for drafter, evidence in step.claims[child].items():
+                    calibrations[drafter].learn(evidence, hit=token == drawn)
+            node = step.tree.child(node, drawn)
+            if node is None:
+                break
+        rows, pending, drafting_ms = self._spent
+        self._learnt.planner.record(len(emitted), rows, pending, drafting_ms)
+
+
+class DynamicPolicy:
+    """Best-first trees of many drafters, cheap ones first.
+
+    Source: SpecInfer (Miao et al. 2024) merges drafts into a tree; Sequoia (Chen et al. 2024) and SpecExec
+    (Svirschevski et al. 2024) size and order it by probability.
+    """
+
+    def __init__(self, drafters: Sequence[Drafter], limits: TreeLimits, costs: CostTable) -> None:
+        self._drafters = tuple(drafters)
+        self._limits = limits
+        self._by_kind = {greedy: self._nothing_learnt(costs) for greedy in (True, False)}
+
+    def _nothing_learnt(self, costs: CostTable) -> _Learnt:
+        return _Learnt(
+            Planner(costs),
+            tuple(Calibration(drafter.priors) for drafter in self._drafters),
+            tuple(Usefulness() for _ in self._drafters),
+        )
+
+    @property
+    def most_nodes(self) -> int:
+        return 1 + self._limits.size
+
+    def new_memories(self) -> tuple[DraftMemory, ...]:
+        return tuple(drafter.new_memory() for drafter in self._drafters)
+
+    def open(self, memories: Sequence[DraftMemory], opening: Opening, *, greedy: bool) -> DynamicSession:
+        names = [drafter.name for drafter in self._drafters]
+        sessions = [opened(memory, opening) for memory in memories]
+        return DynamicSession(names, sessions, self._limits, self._by_kind[greedy])

@@ -1,0 +1,194 @@
+"""Runs jobs on loaded models, a more urgent one inside the one that it interrupts.
+
+A job's text does not depend on how often it was interrupted: what it has emitted stays emitted, and
+it goes on from there, because which token stands at a position depends on the seed and the position
+alone. Belongs to the worker's thread; torch-free.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Generic
+
+from engine.alternatives import Answer, Limits, alternatives
+from engine.backend import Backend, S, Step
+from engine.errors import EngineUnavailable, UmbrellaError
+from engine.jobs import Cancelled, Chunk, Ending, Job, JobQueue, Preempted, Progress
+from engine.metrics import Metrics
+from engine.protocol import StopReason, TokenCounts
+from engine.slots import SlotPool
+
+log = logging.getLogger(__name__)
+
+
+class Runner(Generic[S]):
+    """Runs what it is given, and whatever more urgent comes into `queue` meanwhile."""
+
+    def __init__(self, backend: Backend[S], slots: int, queue: JobQueue, metrics: Metrics) -> None:
+        self._backend = backend
+        self._pool = SlotPool(slots, backend.new_slot)
+        self._queue = queue
+        self._metrics = metrics
+
+    def run(self, job: Job) -> None:
+        """Run `job` to its end, or put it back; whatever it raises ends it and nothing else."""
+        try:
+            self._serve(job)
+        except Cancelled:
+            end_cancelled(job, self._metrics)
+        except Preempted:
+            if not self._queue.put(job):
+                end_cancelled(job, self._metrics)
+        except UmbrellaError as error:
+            job.end(error)
+        except Exception as error:  # noqa: BLE001 - one request's failure is not the engine's
+            _log_without_message(error)
+            name = type(error).__name__
+            job.end(EngineUnavailable(f"The engine failed inside ({name}). Its log says where."))
+
+    def _serve(self, job: Job) -> None:
+        """Run `job` to its end. Raises Cancelled or Preempted where it is interrupted."""
+        job.book(waited=True)
+        if job.cancelled:
+            raise Cancelled
+        request = job.request
+        if job.progress is None:
+            prompt = self._backend.encode(request)
+            job.progress = Progress(prompt, deque([Answer(self._backend.text(request, prompt))]))
+        progress = job.progress
+        with self._pool.lend(request.session, progress.tokens) as slot:
+            while not self._write(job, progress, slot):
+                pass
+
+    def _write(self, job: Job, progress: Progress, slot: S) -> bool:
+        """Bring the text that `job` is at to its end. True if the job is over."""
+        request, answer, before = job.request, progress.answers[0], progress.counts
+        begun_at = len(answer.tokens)
+        steps = self._backend.generate(
+            request if answer.index == 0 else replace(request, alternatives=1),
+            progress.tokens,
+            slot,
+            answer.text,
+            request.max_tokens - answer.size,
+            lambda _layer: self._before_layer(job),
+        )
+        over = False
+        try:
+            for step in steps:
+                job.book()
+                progress.counts = _together(before, step.counts)
+                answer.extend(step, begun_at)
+                self._note_failures(job, progress, step)
+                over = self._advance(job, progress, step.stop)
+                if answer.stop is not None:
+                    break
+        finally:
+            job.book()
+            _close(steps)
+        return over
+
+    def _before_layer(self, job: Job) -> None:
+        if self._queue.best_rank < job.key[0] and not job.cancelled:
+            self._give_way(job)
+        job.start_layer()
+        self._metrics.layers_started.inc()
+
+    def _give_way(self, job: Job) -> None:
+        """Run what is more urgent than `job`, which stands between two layers and then goes on.
+
+        Raises Preempted if there is no slot for that but the one `job` is in.
+        """
+        self._metrics.preemptions.inc()
+        if not self._pool.available:
+            raise Preempted
+        job.book()
+        while not job.cancelled and (urgent := self._queue.take_before(job)):
+            self.run(urgent)
+            self._queue.done(urgent)
+        job.book(waited=True)
+
+    def _note_failures(self, job: Job, progress: Progress, step: Step) -> None:
+        for name in set(step.failed) - progress.failed:
+            progress.failed.add(name)
+            self._metrics.drafter_failures.labels(name).inc()
+            log.warning("%s goes on without the drafter %s, which failed", job.name, name)
+
+    def _advance(self, job: Job, progress: Progress, stop: StopReason | None) -> bool:
+        """Deliver what a step has brought; `stop` if it was the text's last. True if the job is over."""
+        answer = progress.answers[0]
+        late = _past_deadline(job, answer)
+        if stop is not None or late:
+            answer.end(stop or StopReason.DEADLINE)
+            if late or job.cancelled:
+                progress.answers = deque([answer])
+            elif answer.index == 0:
+                progress.answers += self._alternatives(job, progress)
+        while True:
+            chunk = job.news(progress)
+            if chunk.over:
+                _end(job, chunk, self._metrics)
+                return True
+            job.deliver(chunk)
+            if chunk.ending is None:
+                return False
+            progress.next_answer()
+
+    def _alternatives(self, job: Job, progress: Progress) -> list[Answer]:
+        request, prompt = job.request, progress.prompt
+        limits = Limits(request.max_tokens, self._backend.max_length - len(prompt.tokens))
+        wanted = request.alternatives - 1
+        return alternatives(progress.answers[0], wanted, lambda: self._backend.text(request, prompt), limits)
+
+
+def end_cancelled(job: Job, metrics: Metrics) -> None:
+    """End a job that was cancelled: one that waits, or has been stopped between two layers."""
+    if progress := job.progress:
+        current = progress.answers[0]
+        current.stop = StopReason.CANCELLED
+        progress.answers = deque([current])
+        chunk = job.news(progress)
+    else:
+        chunk = Chunk("", (), TokenCounts(), job.timings(), Ending(StopReason.CANCELLED))
+    _end(job, chunk, metrics)
+
+
+def _end(job: Job, last: Chunk, metrics: Metrics) -> None:
+    metrics.layers_after_cancel.inc(job.layers_after_cancel)
+    metrics.generation_ended(last.counts, last.timings)
+    job.end(last)
+
+
+def _past_deadline(job: Job, answer: Answer) -> bool:
+    limit_ms = job.request.deadline_ms
+    return limit_ms is not None and "\n" in answer.said and job.decode_ms > limit_ms
+
+
+def _together(before: TokenCounts, now: TokenCounts) -> TokenCounts:
+    """Counts over several runs of one job: `before` up to the last one's end, `now` since."""
+    first = before.target_passes == 0
+    return replace(
+        now,
+        prompt=now.prompt if first else before.prompt,
+        reused=now.reused if first else before.reused,
+        generated=before.generated + now.generated,
+        drafted=before.drafted + now.drafted,
+        accepted=before.accepted + now.accepted,
+        target_passes=before.target_passes + now.target_passes,
+    )
+
+
+def _close(steps: Iterator[Step]) -> None:
+    """Abandon a generator now rather than when it is collected."""
+    close = getattr(steps, "close", None)
+    if close is not None:
+        close()
+
+
+def _log_without_message(error: Exception) -> None:
+    # An error's message may quote the prompt: its type and our own lines are all that is logged.
+    where = "".join(traceback.format_tb(error.__traceback__))
+    log.error("a generation failed with %s:\n%s", type(error).__name__, where)

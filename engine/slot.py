@@ -1,0 +1,34 @@
+"""What one conversation with the models keeps between requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from engine.draft.base import DraftMemory
+from engine.kv_cache import KVCache
+
+
+@dataclass(slots=True)
+class Slot:
+    """The target's cache, the drafters' memories, and the text they were last used for."""
+
+    target: KVCache
+    drafts: tuple[DraftMemory, ...]
+    text: list[int] = field(default_factory=list[int])
+    """The last prompt with its answer. Written by the decoder."""
+
+    def reusable(self, tokens: Sequence[int]) -> int:
+        """How many leading `tokens` need no pass of the target."""
+        return self.target.common_prefix(tokens)
+
+    def adopt(self, other: Slot, tokens: Sequence[int]) -> None:
+        """Take over the keys and values that `other` has of `tokens`, if those are more than our own.
+
+        `other` stays as it is, a pass in flight included.
+        """
+        shared = other.reusable(tokens)
+        if shared > self.reusable(tokens):
+            self.target.adopt(other.target, shared)
+            for ours, theirs in zip(self.drafts, other.drafts, strict=True):
+                ours.adopt(theirs, shared)

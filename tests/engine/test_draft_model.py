@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from engine.costs import CostTable
+from engine.draft.base import Opening, Outlook, TreeLimits
+from engine.draft.model import PRIORS, ModelDrafter, ModelMemory, ModelSession, evidence_of
+from engine.kv_cache import KVCache
+from engine.model import Block, Transformer
+from engine.tree import TokenTree
+from tests.engine.growth import OpenGrowth
+from tests.engine.scripted import VOCABULARY, nothing, tiny_model
+
+HISTORY = [3, 9, 4, 9, 4, 7, 3]
+TABLE = CostTable((1, 64), (1.0, 2.0))
+OPENING = Opening([], [])
+
+
+@pytest.fixture(scope="module")
+def model() -> Transformer:
+    return tiny_model(1)
+
+
+@pytest.fixture
+def memory(model: Transformer) -> ModelMemory:
+    return ModelDrafter(model, max_length=64, most_nodes=128, costs=TABLE).new_memory()
+
+
+def at_once(model: Transformer, history: list[int], tree: TokenTree) -> torch.Tensor:
+    """What follows each node, [nodes, vocab], from one pass over everything and an empty cache."""
+    before = len(history) - 1
+    parents = [*range(-1, before - 1), *(parent + before for parent in tree.parents)]
+    block = Block([*history[:-1], *tree.tokens], parents)
+    return model.forward(block, model.new_cache(len(block)), range(before, len(block)), nothing)
+
+
+def held(cache: KVCache) -> torch.Tensor:
+    return cache._store[:, :, :, : cache.length]
+
+
+def same(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def grown(history: list[int], **changes: int) -> OpenGrowth:
+    limits = {"size": 64, "depth": 4, "width": 5, "num_beams": 3} | changes
+    return OpenGrowth(history, PRIORS, TreeLimits(**limits))
+
+
+def deepened(session: ModelSession, growth: OpenGrowth) -> OpenGrowth:
+    """Deepen as far as there is anything to add to."""
+    session.begin(growth.history)
+    while session.uncovered(growth) > 0:
+        session.deepen(growth, nothing)
+    return growth
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_tree_run_part_by_part_has_the_logits_of_one_pass(
+    model: Transformer, memory: ModelMemory, seed: int
+):
+    draws = random.Random(seed)
+    tree = TokenTree.root(HISTORY[-1])
+    for _ in range(24):
+        tree.add(draws.randrange(len(tree)), draws.randrange(VOCABULARY), 0.5)
+    expected = at_once(model, HISTORY, tree)
+
+    reader = memory.reader()
+    same(reader.read(HISTORY, nothing)[0], expected[0])
+    left, known = list(range(1, len(tree))), {0}
+    while left:
+        ready = [node for node in left if tree.parents[node] in known]
+        part = draws.sample(ready, draws.randint(1, len(ready)))  # Not in the tree's own order.
+        # A node may come along right behind its parent.
+        part += [node for node in left if tree.parents[node] in part and node not in part][:1]
+        same(reader.run(tree, part, nothing), expected[part])
+        known.update(part)
+        left = [node for node in left if node not in known]
+
+
+def test_reading_leaves_the_cache_that_a_fresh_one_would_be(model: Transformer, memory: ModelMemory):
+    reader, text = memory.reader(), list(HISTORY)
+    draws = random.Random(0)
+    for _ in range(4):
+        logits = reader.read(text, nothing)
+        fresh = model.new_cache(64)
+        same(logits, model.forward(Block.chain(text), fresh, [len(text) - 1], nothing))
+        fresh.keep(range(len(text)), text)
+        assert memory.cache.tokens == text
+        same(held(memory.cache), held(fresh))
+        tree = TokenTree.root(text[-1])
+        nodes = [tree.add(0, token, 0.5) for token in range(5)]
+        reader.run(tree, nodes, nothing)
+        text += [draws.randrange(VOCABULARY) for _ in range(draws.randint(1, 6))]
+
+
+@pytest.mark.parametrize("next_prompt", [HISTORY[:4], [*HISTORY[:3], 11, 12], [*HISTORY, 5], HISTORY, [1]])
+def test_the_next_request_reads_only_what_differs(
+    model: Transformer, memory: ModelMemory, next_prompt: list[int]
+):
+    memory.reader().read(HISTORY, nothing)
+    reader = memory.reader()
+    shared = next((i for i, (a, b) in enumerate(zip(HISTORY, next_prompt, strict=False)) if a != b), 7)
+    assert reader.pending(next_prompt) == max(1, len(next_prompt) - shared)
+    same(reader.read(next_prompt, nothing), at_once(model, next_prompt, TokenTree.root(next_prompt[-1])))
+    assert memory.cache.tokens == next_prompt
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_an_interruption_leaves_what_was_run_before_it(model: Transformer, memory: ModelMemory, layer: int):
+    def interrupt(at: int) -> None:
+        if at == layer:
+            raise InterruptedError
+
+    tree = TokenTree.root(HISTORY[-1])
+    one, two = tree.add(0, 1, 0.5), tree.add(0, 2, 0.5)
+    below = tree.add(one, 3, 0.5)
+    expected = at_once(model, HISTORY, tree)
+    reader = memory.reader()
+    with pytest.raises(InterruptedError):
+        reader.read(HISTORY, interrupt)
+    same(reader.read(HISTORY, nothing)[0], expected[0])
+    same(reader.run(tree, [one], nothing), expected[[one]])
+    with pytest.raises(InterruptedError):
+        reader.run(tree, [two, below], interrupt)
+    same(reader.run(tree, [two, below], nothing), expected[[two, below]])
+
+
+def test_the_first_guesses_are_the_models_own_choices_with_its_own_certainty(
+    model: Transformer, memory: ModelMemory
+):
+    growth = grown(HISTORY, depth=1)
+    deepened(memory.open(OPENING), growth)
+    chances = at_once(model, HISTORY, TokenTree.root(HISTORY[-1]))[0].softmax(-1)
+    best = chances.topk(3)
+    assert [growth.tree.tokens[node] for node in (1, 2, 3)] == best.indices.tolist()
+    assert growth.evidence[1:] == [evidence_of(chance) for chance in best.values.tolist()]
+
+
+@pytest.mark.parametrize(("width", "num_beams", "depth"), [(1, 3, 6), (4, 1, 3), (6, 3, 2), (2, 8, 4)])
+def test_bounds_hold(memory: ModelMemory, width: int, num_beams: int, depth: int):
+    session = memory.open(OPENING)
+    growth = grown(HISTORY, width=width, num_beams=num_beams, depth=depth)
+    session.begin(HISTORY)
+    while session.uncovered(growth) > 0:
+        before = len(growth.tree)
+        session.deepen(growth, nothing)
+        assert len(growth.tree) - before <= width
+    tree = growth.tree
+    assert max(tree.depths) == depth
+    assert max(len(tree.children(node)) for node in range(len(tree))) <= num_beams
+
+
+def test_the_best_guesses_are_expanded_first_whoever_made_them(model: Transformer, memory: ModelMemory):
+    session = memory.open(OPENING)
+    growth = grown(HISTORY, width=1)
+    session.begin(HISTORY)
+    session.deepen(growth, nothing)
+    foreign = growth.tree.add(growth.tree.add(0, 20, 0.99), 21, 0.98)
+    expected = at_once(model, HISTORY, growth.tree)
+    session.deepen(growth, nothing)
+    session.deepen(growth, nothing)
+    (below,) = growth.tree.children(foreign)
+    assert below == int(expected[foreign].argmax())
+
+
+def test_what_cannot_follow_is_not_guessed_and_where_the_text_ends_nothing_is_run(memory: ModelMemory):
+    growth = grown(HISTORY)
+    growth.outlook = Outlook(
+        ends=frozenset({2}), allowed=lambda path: (2, 5) if not path else (7,) if path == [5] else None
+    )
+    deepened(memory.open(OPENING), growth)
+    tree = growth.tree
+    assert set(tree.children(0)) == {2, 5}
+    assert set(tree.children(tree.children(0)[5])) == {7}
+    assert not tree.children(tree.children(0)[2])
+    assert max(tree.depths) == 4
+
+
+def test_a_new_step_begins_with_a_bare_tree(model: Transformer, memory: ModelMemory):
+    session = memory.open(OPENING)
+    first = deepened(session, grown(HISTORY))
+    longer = [*HISTORY, *first.paths()[0][:2]]
+    second = deepened(session, grown(longer))
+    fresh = ModelDrafter(model, 64, 128, TABLE).new_memory()
+    assert second.tree == deepened(fresh.open(OPENING), grown(longer)).tree
+
+
+def test_reading_a_prompt_is_charged_over_many_steps(memory: ModelMemory):
+    session, growth = memory.open(OPENING), grown(HISTORY)
+    session.begin(HISTORY)
+    cost_ms = session.cost_ms(growth)
+    assert TABLE.ms(1) < cost_ms < TABLE.ms(len(HISTORY))
+    session.deepen(growth, nothing)
+    assert session.cost_ms(growth) == TABLE.ms(3)
+    session.begin(HISTORY)
+    assert session.cost_ms(growth) == TABLE.ms(1)
+
+
+def test_a_memory_takes_over_what_another_has_read(model: Transformer, memory: ModelMemory):
+    memory.reader().read(HISTORY, nothing)
+    other = ModelDrafter(model, 64, 128, TABLE).new_memory()
+    other.adopt(memory, 50)
+    assert other.cache.tokens == HISTORY
+    other.adopt(memory, 4)
+    assert other.cache.tokens == HISTORY[:4]
+    assert other.reader().pending(HISTORY) == 3
+
+
+def test_evidence_rises_with_probability_and_every_value_has_a_prior_that_never_falls():
+    evidence = [evidence_of(chance) for chance in (0.0, 1e-6, 0.01, 0.1, 0.5, 0.9, 0.99, 1.0)]
+    assert evidence == sorted(evidence)
+    assert evidence[0] == 0
+    (priors,) = PRIORS
+    assert evidence[-1] == len(priors) - 1
+    assert len(set(evidence)) >= 6
+    assert list(priors) == sorted(priors)
+    assert all(0.0 < prior < 1.0 for prior in priors)

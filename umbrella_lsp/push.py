@@ -1,0 +1,106 @@
+"""Gives the engine the workspace's text to draft from, behind the user's back.
+
+Knows paths, and an engine once the link has reached one; it never looks for one by itself. What is read
+and excluded is decided in `watch`, which tells it what changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+from engine.client import Endpoint, EngineClient
+from engine.protocol import WorkspaceDocument, WorkspacePush
+from umbrella_lsp.completer import digest
+from umbrella_lsp.errors import UmbrellaError
+from umbrella_lsp.watch import read_source
+
+SETTLE_S = 0.3
+"""Wait for so long before a push: files change in groups, and are found one after the other."""
+BATCH_CHARS = 500_000
+"""Text in one push, about."""
+
+
+class Pusher:
+    """Keeps what the engine holds of one workspace in step with its files. Used from one event loop.
+
+    An engine is told by its process: one that was restarted gets everything anew.
+    """
+
+    def __init__(self) -> None:
+        self._workspace = ""
+        self._endpoint: Endpoint | None = None
+        self._holder: tuple[int, str] | None = None
+        """The engine's process and the key under which it has everything but what is pending."""
+        self._known = dict[str, None]()
+        """Files that could be read when they were last looked at."""
+        self._pending = dict[str, None]()
+        """Paths to look at, those touched first first."""
+        self._wake = asyncio.Event()
+
+    def configure(self, workspace: str) -> None:
+        """Use another key from now on; '' pushes nothing."""
+        self._workspace = workspace
+        self._wake.set()
+
+    def reached(self, endpoint: Endpoint) -> None:
+        """An engine answers at `endpoint`."""
+        self._endpoint = endpoint
+        self._wake.set()
+
+    def touched(self, path: str) -> None:
+        """A file came or changed, or a file or directory went or is none of the workspace's any more."""
+        self._pending[path] = None
+        self._wake.set()
+
+    def saved(self, path: str) -> None:
+        """A document was saved or closed: the file, if it is one of the workspace's, may have changed."""
+        if path in self._known:
+            self.touched(path)
+
+    async def run(self) -> None:
+        """Push whatever there is to push, until cancelled."""
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(SETTLE_S)
+            self._wake.clear()
+            if self._endpoint is not None and self._workspace:
+                # One that went away is found again by whoever needs it; one that refuses does without.
+                with suppress(UmbrellaError):
+                    async with aclosing(EngineClient(self._endpoint)) as client:
+                        while await self._push(client):
+                            pass
+
+    async def _push(self, client: EngineClient) -> bool:
+        """Push one batch. False if there was nothing to push."""
+        workspace = self._workspace
+        holder = (await client.health()).pid, workspace
+        is_new = holder != self._holder
+        if is_new:
+            self._pending = self._known | self._pending
+        elif not self._pending:
+            return False
+        self._holder = None  # Until it has what is taken from the pending now.
+        documents, removed = await self._next_batch()
+        await client.push_workspace(WorkspacePush(workspace, documents, removed, clear=is_new))
+        self._holder = holder
+        return True
+
+    async def _next_batch(self) -> tuple[tuple[WorkspaceDocument, ...], tuple[str, ...]]:
+        """Documents that came or changed and names of those that went, of the paths touched first."""
+        documents, gone, chars = list[WorkspaceDocument](), list[str](), 0
+        while self._pending and chars < BATCH_CHARS:
+            path = next(iter(self._pending))
+            del self._pending[path]
+            text = await asyncio.to_thread(read_source, Path(path))
+            if text is None:
+                gone += [known for known in self._known if known == path or known.startswith(path + os.sep)]
+            else:
+                self._known[path] = None
+                documents.append(WorkspaceDocument(digest(path), text))
+                chars += len(text)
+        for path in gone:
+            self._known.pop(path, None)
+        return tuple(documents), tuple(map(digest, gone))
