@@ -68,9 +68,13 @@ def draw_rates(rates: Mapping[str, Mapping[str, float]], path: Path) -> None:
     below = [found["median"] - found["q1"] for found in rates.values()]
     above = [found["q3"] - found["median"] for found in rates.values()]
     colours = [COLOURS["model" if mode == "ours" else "copied"] for mode in rates]
-    bars = axes.barh([mode.replace("_", " ") for mode in rates], medians, color=colours)
+    axes.barh([mode.replace("_", " ") for mode in rates], medians, color=colours)
     axes.errorbar(medians, range(len(rates)), xerr=[below, above], fmt="none", ecolor="#404040", capsize=3)
-    axes.bar_label(bars, fmt="%.0f", label_type="edge", padding=-24, color="white", fontsize=8)
+    for place, found in enumerate(rates.values()):
+        beyond = (found["q3"], place)
+        axes.annotate(
+            f"{found['median']:.0f}", beyond, xytext=(6, 0), textcoords="offset points", va="center"
+        )
     axes.invert_yaxis()
     axes.set(xlabel="tokens a second after the first pass: median and quartiles over prompts")
     axes.spines[["top", "right"]].set_visible(False)

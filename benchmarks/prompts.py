@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from benchmarks.cursors import Patience, read_lines
+from benchmarks.cursors import Patience
 from engine.loaded import LoadedEngine
 from engine.protocol import Segment
 
@@ -74,10 +74,6 @@ class Prompts:
         segments = (Segment("prefix", cursor.prefix), Segment("suffix", cursor.suffix))
         prompts = self._engine.prompts
         return prompts.code(segments, cursor.path, cursor.language, self._max_tokens).tokens
-
-    def of_file(self, path: Path) -> list[Tokens]:
-        """The prompts in `path`, one JSON object a line. Raises ValueError naming the line at fault."""
-        return [self.around(cursor) for cursor in read_lines(path, Cursor)]
 
     def code(self, texts: Sequence[str], count: int) -> list[Tokens]:
         """At `count` random places in `texts`. Raises ValueError if they are all short."""

@@ -31,10 +31,11 @@ import transformers
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.cursors import read_lines
 from benchmarks.divergence import NOISE, lead, parting
 from benchmarks.modes import BEAM, OURS, PLAIN, Pair
 from benchmarks.peers import Generate, replica, require_alike
-from benchmarks.prompts import Prompts, Tokens, held_out
+from benchmarks.prompts import Cursor, Prompts, Tokens, held_out
 from benchmarks.report import picture, print_report, spread
 from benchmarks.turns import (
     Mode,
@@ -84,7 +85,7 @@ class Effort:
     max_tokens: int
 
 
-FULL, QUICK = Effort(prompts=16, rounds=5, max_tokens=64), Effort(prompts=3, rounds=2, max_tokens=32)
+FULL, QUICK = Effort(prompts=16, rounds=5, max_tokens=64), Effort(prompts=2, rounds=2, max_tokens=32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,21 +262,22 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def prompt_sets(prompts: Prompts, file: Path | None, count: int) -> tuple[dict[str, list[Tokens]], list[str]]:
-    """The prompts by set, and the packages that they are from.
+def prompt_sets(
+    prompts: Prompts, own: Sequence[Cursor], packages: Mapping[str, Sequence[str]], count: int
+) -> dict[str, list[Tokens]]:
+    """`count` prompts a set: on code, those of `own` if there are any, else in the texts of `packages`.
 
-    Raises ValueError or RequestError if there are none, or a file of the user's is not right.
+    Raises ValueError or RequestError if none can be made.
     """
-    if file is not None:
-        return {CODE: prompts.of_file(file)[:count], RANDOM: prompts.random_text(count)}, []
-    packages = held_out()
+    random_text = {RANDOM: prompts.random_text(count)}
+    if own:
+        return {CODE: [prompts.around(cursor) for cursor in own[:count]], **random_text}
     texts = [text for package in packages.values() for text in package]
-    sets = {
+    return {
         CODE: prompts.code(texts, count),
         EDITS: prompts.repeated_edit(texts, count),
-        RANDOM: prompts.random_text(count),
+        **random_text,
     }
-    return sets, list(packages)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -286,9 +288,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     effort = Effort(options.prompts_per_set, options.rounds, options.max_tokens)
     try:
         config = load(options.config) if options.config else EngineConfig()
+        own = read_lines(options.prompts, Cursor) if options.prompts else []
+        packages = {} if own else held_out()
         pair = Pair.load(config)
         prompts = Prompts(pair.engine, effort.max_tokens, options.seed)
-        sets, packages = prompt_sets(prompts, options.prompts, effort.prompts)
+        sets = prompt_sets(prompts, own, packages, effort.prompts)
         with Progress(console=Console(stderr=True)) as progress:
 
             def began(title: str, runs: int) -> Callable[[], None]:
@@ -303,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "config": {"model": config.model, "draft_model": config.draft_model, "digest": config.digest()},
         "effort": asdict(effort),
         "seed": options.seed,
-        "packages": packages,
+        "packages": list(packages),
         "threads": torch.get_num_threads(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "pass_ms": {

@@ -119,7 +119,9 @@ def load(path: Path | None = None) -> EngineConfig:
         config,
         model=_located(config.model, path.parent),
         draft_model=_located(config.draft_model, path.parent) if config.draft_model else None,
-        growmap_path=str(path.parent / Path(config.growmap_path).expanduser()) if config.growmap_path else None,
+        growmap_path=str(path.parent / Path(config.growmap_path).expanduser())
+        if config.growmap_path
+        else None,
     )
 
 

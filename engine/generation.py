@@ -12,8 +12,8 @@ from engine.errors import RequestError
 from engine.loaded import LoadedEngine
 from engine.request import CodePrompt, GenerationRequest, TextPrompt
 from engine.sampling import SamplingParams
-from engine.speculation import Workspaces, no_workspaces
 from engine.slot import Slot
+from engine.speculation import Workspaces, no_workspaces
 from engine.text import TextStream
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 from engine.costs import CostTable
@@ -21,37 +22,66 @@ FADE = 1 / 32
 """Weight of one step in the running averages."""
 TRIAL_SHARE = 0.01
 """Of the time: what may be spent on trying a drafter that did not pay."""
-TRIAL_WEIGHT = 1 / 8
+TRIAL_WEIGHT = 1 / 4
 """Of one trial, in place of FADE."""
+PRIOR_TRIES = 4
+"""Tries that the first estimate of a drafter's worth counts for."""
+LEVELS = 8
+"""Levels that are told apart; the last stands for all deeper ones."""
+TRIAL_LEVELS = 3
+LEAST_UNCOVERED = 0.25
+"""Probability under which a trial says too little."""
 SHORT = 4
 """Tokens left at which whole steps are counted rather than a rate."""
 LOWEST_SCORE = 0.002
 
 
+@dataclass(frozen=True, slots=True)
+class Try:
+    """A drafter's adding to a tree once."""
+
+    uncovered: float
+    """The probability that the target would have left the tree where it was added to."""
+    cost_ms: float
+    value: float
+    """What the tree was worth before, in tokens."""
+
+
 class Usefulness:
-    """Whether a drafter pays: what it adds to a step, where the tree does not cover what may come."""
+    """Whether a drafter pays, level by level: what it adds where the tree does not cover what may come."""
 
     def __init__(self) -> None:
-        self.yield_ = 0.5
-        """Tokens gained for each unit of uncovered probability."""
+        self._yields = [0.5] * LEVELS
+        """Tokens gained for each unit of uncovered probability, what deeper levels then gained included."""
+        self._tries = [PRIOR_TRIES] * LEVELS
         self._tried_ms = 0.0
-        self._on_trial = False
 
-    def worth(self, uncovered: float, cost_ms: float, rate: float, now_ms: float) -> bool:
-        """Whether to spend `cost_ms`: because it pays, or because it is time to try again."""
-        if uncovered <= 0.0:
-            return False
-        self._on_trial = self.yield_ * uncovered <= rate * cost_ms
-        return not self._on_trial or (
-            uncovered > 0.5 and TRIAL_SHARE * (now_ms - self._tried_ms) >= cost_ms
-        )
+    def worth(self, asked: Try, done: Sequence[Try], rate: float, now_ms: float) -> bool:
+        """Whether to do that after what was `done` in this step: it pays, or it is time to try again."""
+        expected = self._yields[min(len(done), LEVELS - 1)] * asked.uncovered
+        if expected > rate * asked.cost_ms:
+            return True
+        # A trial goes a few levels deep, for where cost rises in steps the first ones may gain nothing.
+        spent_ms = asked.cost_ms * TRIAL_LEVELS if not done else asked.cost_ms + sum(t.cost_ms for t in done)
+        share_ms = TRIAL_SHARE * (now_ms - self._tried_ms)
+        return asked.uncovered > LEAST_UNCOVERED and share_ms >= spent_ms
 
-    def learn(self, gained: float, uncovered: float, now_ms: float) -> None:
-        """Take in what an attempt gave."""
-        self._tried_ms = now_ms
-        # Where there was little to cover, the quotient says little; and trials are few.
-        weight = (TRIAL_WEIGHT if self._on_trial else FADE) * min(1.0, uncovered)
-        self.yield_ += weight * (gained / uncovered - self.yield_)
+    def learn(self, tries: Sequence[Try], value: float, rate: float, now_ms: float) -> None:
+        """Take in all tries of a step, after which the tree was worth `value`."""
+        later_ms = 0.0
+        for level, tried in reversed([*enumerate(tries)]):
+            gained = value - tried.value - rate * later_ms
+            later_ms += tried.cost_ms
+            at = min(level, LEVELS - 1)
+            self._tries[at] += 1
+            paid = self._yields[at] * tried.uncovered > rate * tried.cost_ms
+            if not paid:
+                self._tried_ms = now_ms
+            weight = max(FADE, 1 / self._tries[at]) if paid else TRIAL_WEIGHT
+            # Where there was little to cover, the quotient says little.
+            self._yields[at] += (
+                weight * min(1.0, tried.uncovered) * (gained / tried.uncovered - self._yields[at])
+            )
 
 
 class Planner:

@@ -11,9 +11,9 @@ from itertools import accumulate
 
 PRIOR_WEIGHT = 8.0
 """Observations that the prior counts for."""
-MEMORY = 500.0
+MEMORY = 250.0
 """Observations of one kind after which all of that kind begin to fade: text and models differ."""
-REFRESH = 32
+REFRESH = 16
 """Observations after which the estimates are made anew."""
 LOWEST, HIGHEST = 1e-4, 0.999
 

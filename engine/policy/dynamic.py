@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from engine.costs import CostTable
 from engine.draft.base import BeforeLayer, Drafter, DraftMemory, DraftSession, Opening, Outlook, TreeLimits
 from engine.draft.calibration import Calibration
-from engine.planner import Planner, Usefulness
+from engine.planner import Planner, Try, Usefulness
 from engine.policy.base import Attempt, Position
 from engine.tree import TokenTree
 
@@ -151,30 +151,29 @@ class DynamicSession:
         """Let a drafter add what is worth its time. Returns the milliseconds that took, by the tables."""
         planner, usefulness = self._learnt.planner, self._learnt.usefulness[index]
         growth = _DrafterGrowth(step, index, self._learnt.calibrations[index].chances)
-        spent_ms = 0.0
+        tries: list[Try] = []
 
         def add_what_pays() -> None:
-            nonlocal spent_ms
             session.begin(position.history)
             while (uncovered := session.uncovered(growth)) > 0.0:
-                cost_ms = session.cost_ms(growth)
-                if not usefulness.worth(uncovered, cost_ms, planner.rate, planner.now_ms):
+                asked = Try(uncovered, session.cost_ms(growth), step.value)
+                if not usefulness.worth(asked, tries, planner.rate, planner.now_ms):
                     return
+                tries.append(asked)
                 session.deepen(growth, attempt.before_layer)
-                spent_ms += cost_ms
-                usefulness.learn(self._gain(step, position), uncovered, planner.now_ms)
+                self._value(step, position)
 
-        if not attempt.succeeds(add_what_pays):
+        if attempt.succeeds(add_what_pays):
+            usefulness.learn(tries, step.value, planner.rate, planner.now_ms)
+        else:
             self._broken.add(index)
-        return spent_ms
+            self._value(step, position)
+        return sum(asked.cost_ms for asked in tries)
 
-    def _gain(self, step: _StepTree, position: Position) -> float:
-        """By how much what was just added raises the tree's worth."""
-        if len(step.tree) == 1:
-            return 0.0
-        scores = sorted(step.tree.scores[1:], reverse=True)[: self._limits.size]
-        before, step.value = step.value, self._learnt.planner.value(scores, position.pending)
-        return step.value - before
+    def _value(self, step: _StepTree, position: Position) -> None:
+        if len(step.tree) > 1:
+            scores = sorted(step.tree.scores[1:], reverse=True)[: self._limits.size]
+            step.value = self._learnt.planner.value(scores, position.pending)
 
     def learn(self, emitted: Sequence[int]) -> None:
         step = self._step

@@ -105,3 +105,11 @@ def test_an_alternative_that_is_interrupted_says_what_it_would_have_said(slots: 
         assert at.metric("umbrella_preemptions_total") == 1
     assert result.texts == ["hijklm", "hXjklm", "hiYklm"]
     assert typing.text == "hijklm"
+
+
+def test_where_a_branch_leaves_is_counted_from_the_beginning_also_after_an_interruption() -> None:
+    script = Script()
+    with bench(FakeBackend(branches=[branch(2, "X;", -1.0)], in_layer=script), slots=1) as at:
+        # In the third pass: the job begins again after two tokens, and the branch leaves two tokens later.
+        script.acts[2 * LAYERS + 2] = lambda: at.worker.submit(of("typing"), Receiver())
+        assert at.run(replace(MANY, priority="prefetch")).texts == ["hijklm", "hijkX"]

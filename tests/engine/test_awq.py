@@ -39,7 +39,7 @@ def random_weight(in_features: int, out_features: int, seed: int = 0, group: int
 
 
 def write_awq(folder: Path, dense_folder: Path, kept: tuple[str, ...] = ()) -> None:
-    """A Llama with random INT4 layers under `folder`, and its twin, dequantised to half, under `dense_folder`."""
+    """A Llama with random INT4 layers in `folder`, and its twin, dequantised to half, in `dense_folder`."""
     write_llama(dense_folder, intermediate_size=128, attention_bias=True)
     tensors = load_file(dense_folder / "model.safetensors")
     packed: dict[str, Tensor] = {}

@@ -100,7 +100,7 @@ def test_health_tells_how_far_loading_is_and_requests_wait_for_it(tmp_path: Path
 
 
 def test_an_engine_without_requests_ends_and_leaves_no_socket(tmp_path: Path) -> None:
-    with running_engine(tmp_path, config=EngineConfig(model="fake", idle_s=0.3)) as engine:
+    with running_engine(tmp_path, config=EngineConfig(model="fake", idle_s=1.0)) as engine:
         assert engine.http.post("/infill", json={"n_predict": 1}).status_code == 200
         engine.thread.join(DEADLINE_S)
         assert not engine.thread.is_alive()

@@ -174,7 +174,7 @@ MIXED: Profile = [(0, 0.05), (1, 0.5), (2, 0.95)]
 
 
 @pytest.mark.parametrize("profile", [HOPELESS, POOR, FAIR, GOOD, PREDICTABLE, MIXED])
-@pytest.mark.parametrize(("table", "cost"), [(STEPS, 0.03), (GPU, 0.5), (GPU, 3.0)])
+@pytest.mark.parametrize(("table", "cost"), [(STEPS, 0.03), (STEPS, 3.0), (GPU, 0.5), (GPU, 3.0)])
 def test_speculation_comes_within_five_percent_of_the_best_fixed_length_in_hindsight(
     table: CostTable, cost: float, profile: Profile
 ):

@@ -36,9 +36,9 @@ def test_a_pass_goes_on_where_it_was_interrupted_and_no_layer_is_run_again(at_la
 
 @pytest.mark.parametrize(("slots", "unwound"), [(1, 2), (2, 1), (3, 0)])
 def test_a_job_is_unwound_only_where_every_slot_is_in_use(slots: int, unwound: int) -> None:
-    script, priorities = Script(), ("typing", "chat", "prefetch")
+    script = Script()
     backend = FakeBackend(in_layer=script)
-    receivers: dict[Priority, Receiver] = {priority: Receiver() for priority in priorities}
+    receivers = {"typing": Receiver(), "chat": Receiver(), "prefetch": Receiver()}
     with bench(backend, slots=slots) as at:
         # Each comes in the second layer of a pass of the one before it.
         script.acts[LAYERS + 2] = submitting(at, of("chat"), receivers["chat"])
@@ -67,12 +67,18 @@ def test_the_most_urgent_is_answered_first_and_the_others_before_what_they_inter
     assert order == ["typing", "chat", "prefetch"]
 
 
-def test_equals_do_not_interrupt_each_other() -> None:
-    script, second = Script(), Receiver()
+def test_equals_do_not_interrupt_each_other_nor_lengthen_a_pause() -> None:
+    script, order = Script(), list[str]()
+    first, second, typing = (
+        Receiver(lambda name=name: order.append(name)) for name in ("first", "second", "typing")
+    )
     with bench(FakeBackend(in_layer=script)) as at:
-        script.acts[2] = submitting(at, of("typing"), second)
-        assert at.run(of("typing")).text == second.text
-        assert at.metric("umbrella_preemptions_total") == 0
+        script.acts[2] = submitting(at, of("chat"), second)
+        script.acts[6] = submitting(at, of("typing"), typing)
+        at.worker.submit(of("chat"), first)
+        second.wait()
+        assert at.metric("umbrella_preemptions_total") == 1
+    assert order == ["typing", "first", "second"]
 
 
 def test_typing_reuses_all_that_the_prefetch_it_pauses_has_cached() -> None:
@@ -147,7 +153,7 @@ def test_a_pause_is_waiting_and_neither_decoding_nor_part_of_a_deadline(
 
     backend = FakeBackend(answer="a\n", in_layer=pass_time)
     with bench(backend) as at:
-        script.acts[3 * LAYERS] = submitting(at, of("typing"), typing)
+        script.acts[3 * LAYERS - 2] = submitting(at, of("typing"), typing)
         prefetch = at.run(replace(of("prefetch"), deadline_ms=300))
     assert prefetch.ending.stop is StopReason.LENGTH
     timings = prefetch.chunks[-1].timings
