@@ -128,7 +128,7 @@ class Pair:
         return {BEAM: BeamPolicy(drafter, BEAM_SHAPE)}
 
     def budgets(self) -> dict[str, TreePolicy]:
-        """Ours where nothing has a cost, by all drafters and by the draft model alone; numbers are guesses."""
+        """Ours where nothing has a cost: by all drafters, and by the draft model alone; numbers likewise."""
         found: dict[str, TreePolicy] = {}
         if self.draft is not None:
             for size in QUALITY_SIZES:

@@ -241,7 +241,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="JSON lines: prefix, suffix")
     parser.add_argument("--quick", action="store_true", help="less than a minute, on few prompts")
-    parser.add_argument("--prompts-per-set", type=int, metavar="N", help=f"({FULL.prompts})")
+    parser.add_argument(
+        "--prompts-per-set", type=int, metavar="N", help=f"({FULL.prompts}); of a file's, the first"
+    )
     parser.add_argument("--rounds", type=int, metavar="N", help=f"({FULL.rounds})")
     parser.add_argument("--max-tokens", type=int, metavar="N", help=f"to generate ({FULL.max_tokens})")
     parser.add_argument("--seed", type=int, default=0)

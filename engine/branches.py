@@ -1,15 +1,18 @@
-"""Verified paths beside the one that was taken: alternatives that cost no pass. Knows tokens only."""
+"""Paths beside the one that was taken: alternatives, which cost no pass as far as they were verified.
+
+Knows tokens only.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from torch import Tensor
 
+from engine.policy.base import Position
 from engine.protocol import StopReason
-from engine.sampling import Choice, SamplingParams, processed
+from engine.sampling import Choice, SamplingParams, only, processed
 from engine.tree import TokenTree
 
 UNLIKELY = 50.0
@@ -31,37 +34,36 @@ class Branch:
 
     at: int
     tokens: tuple[int, ...]
-    """[at least 1]; the last is the target's choice where the tree ended."""
+    """[at least 1]; one that leaves the tree is the last."""
     logprobs: tuple[float, ...]
     """Natural log-probability of each under the target."""
 
     @property
     def score(self) -> float:
-        """Log-probability of the branch, given the text up to where it leaves."""
-        return sum(self.logprobs)
+        """Log-probability of leaving the text so: what follows is the target's first choice anyway."""
+        return self.logprobs[0]
 
 
 def siblings(
     tree: TokenTree,
     logits: Tensor,
     walk: Walk,
-    history: Sequence[int],
+    position: Position,
     params: SamplingParams,
-    emitted: int,
+    said: int,
     most: int,
 ) -> tuple[Branch, ...]:
     """At most `most` branches off `walk`, the most probable first.
 
-    `logits` [nodes, vocab] of the tree's nodes; `history` is what ends with the root, and `emitted` of its
-    tokens came in this generation. The bias and penalty of `params` hold for branches too.
+    They begin with what else the target would have said at the nodes walked, in the tree or not. `logits`
+    [nodes, vocab] are of the tree's nodes, whose root is at `position`, after `said` tokens of this
+    generation. Bias, penalty and what is allowed hold for branches too.
     """
-    verified = _Verified(tree, logits, logits.log_softmax(-1), history, params)
-    found = [
-        verified.branch(node, child, emitted + depth)
-        for depth, (node, choice) in enumerate(zip(walk.nodes, walk.emitted, strict=False))
-        for child in verified.possible(node)
-        if tree.tokens[child] != choice.token
-    ]
+    verified = _Verified(tree, logits, position, params)
+    found: list[Branch] = []
+    for depth, (node, choice) in enumerate(zip(walk.nodes, walk.emitted, strict=False)):
+        others = (token for token in verified.likeliest(node, most + 1) if token != choice.token)
+        found += [verified.branch(node, token, said + depth) for token in others]
     return tuple(sorted(found, key=lambda branch: -branch.score)[:most])
 
 
@@ -71,27 +73,36 @@ class _Verified:
 
     tree: TokenTree
     logits: Tensor
-    logprobs: Tensor
-    history: Sequence[int]
+    position: Position
     params: SamplingParams
 
-    def possible(self, node: int) -> list[int]:
-        """The children of `node` that are not ruled out."""
+    def likeliest(self, node: int, most: int) -> list[int]:
+        """The tokens that the target would most like to say after `node`, but for those ruled out."""
         row = self._processed(node)
-        least = float(row.max()) - UNLIKELY
-        return [child for token, child in self.tree.children(node).items() if float(row[token]) > least]
+        best = row.topk(min(most, len(row)))
+        values, tokens = cast("list[float]", best.values.tolist()), cast("list[int]", best.indices.tolist())
+        return [token for token, value in zip(tokens, values, strict=True) if value > values[0] - UNLIKELY]
 
-    def branch(self, parent: int, child: int, at: int) -> Branch:
-        """The one that leaves at `parent` for `child`, as far as was verified."""
-        first = self.tree.tokens[child]
-        tokens, chances = [first], [float(self.logprobs[parent, first])]
-        here: int | None = child
-        while here is not None:
-            best = cast(int, self._processed(here).argmax().item())
-            tokens.append(best)
-            chances.append(float(self.logprobs[here, best]))
-            here = self.tree.child(here, best)
-        return Branch(at, tuple(tokens), tuple(chances))
+    def branch(self, node: int, token: int, at: int) -> Branch:
+        """The one that leaves at `node` for `token`, as far as was verified."""
+        tokens, logprobs = [token], [self._logprob(node, token)]
+        child = self.tree.child(node, token)
+        while child is not None:
+            (token,) = self.likeliest(child, 1)
+            tokens.append(token)
+            logprobs.append(self._logprob(child, token))
+            child = self.tree.child(child, token)
+        return Branch(at, tuple(tokens), tuple(logprobs))
+
+    def _allowed(self, node: int) -> Tensor:
+        """Logits of what may follow `node` [vocab]."""
+        ids = self.position.outlook.allowed(self.tree.path(node))
+        return self.logits[node] if ids is None else only(self.logits[node], ids)
+
+    def _logprob(self, node: int, token: int) -> float:
+        row = self._allowed(node)
+        return float(row[token] - row.logsumexp(-1))
 
     def _processed(self, node: int) -> Tensor:
-        return processed(self.logits[node], self.params, [*self.history, *self.tree.path(node)])
+        path = [*self.position.history, *self.tree.path(node)]
+        return processed(self._allowed(node), self.params, path)

@@ -79,6 +79,96 @@ class Step:
     """Drafters that raised so far, and are not asked again."""
 
 
+@dataclass(slots=True)
+class _Generation:
+    """One text on its way."""
+
+    target: Transformer
+    cache: KVCache
+    session: PolicySession
+    history: list[int]
+    """The prompt and all that was emitted."""
+    params: SamplingParams
+    stop: StopRule
+    constraint: Constraint
+    asked: int
+    """Length of the history at which it is over, rewritten tokens not counted."""
+    max_length: int
+    branches: int
+    before_layer: BeforeLayer
+    counts: TokenCounts
+
+    @property
+    def end(self) -> int:
+        """Length of the history at which it is over."""
+        return min(self.asked + self.constraint.rewritten, self.max_length)
+
+    def step(self) -> Step:
+        """Draft, verify, accept, keep."""
+        # What is too much of a prompt for one pass; the rest goes with the first tree.
+        prefill_passes = prefill(self.target, self.cache, self.history, self.before_layer)
+        position = Position(
+            history=self.history,
+            pending=len(self.history) - 1 - self.cache.length,
+            left=self.end - len(self.history),
+            outlook=self.constraint.outlook(),
+        )
+        tree = self.session.grow(position, self.before_layer)
+        logits = self._verify(tree, position.pending)
+        rewritten = self.constraint.rewritten
+        walk = self._walk(tree, logits)
+        branches: tuple[Branch, ...] = ()
+        if self.branches:
+            said = len(self.history) - self.counts.prompt
+            branches = siblings(tree, logits, walk, position, self.params, said, self.branches)
+        self._keep(tree, walk, position.pending)
+        emitted = tuple(choice.token for choice in walk.emitted)
+        self.history += emitted
+        self.session.learn(emitted)
+        self.counts = replace(
+            self.counts,
+            generated=self.counts.generated + len(emitted) - (self.constraint.rewritten - rewritten),
+            drafted=self.counts.drafted + len(tree) - 1,
+            accepted=self.counts.accepted + len(walk.nodes) - 1,
+            target_passes=self.counts.target_passes + prefill_passes + 1,
+        )
+        logprobs = tuple(choice.logprob for choice in walk.emitted)
+        return Step(emitted, logprobs, self.counts, walk.stop, branches, tuple(self.session.failed))
+
+    def _verify(self, tree: TokenTree, pending: int) -> Tensor:
+        """One pass over the `pending` uncached tokens and the tree: logits [nodes, vocab]."""
+        before_root = self.history[self.cache.length : -1]
+        parents = [parent + pending for parent in tree.parents]
+        block = Block([*before_root, *tree.tokens], [*range(-1, pending - 1), *parents])
+        rows = range(pending, pending + len(tree))
+        return self.target.forward(block, self.cache, rows, self.before_layer)
+
+    def _walk(self, tree: TokenTree, logits: Tensor) -> Walk:
+        """Draw at the root, descend while the drawn token is in the tree, end with the bonus token."""
+        path, nodes = list(self.history), [0]
+        emitted: list[Choice] = []
+        while True:
+            allowed = self.constraint.allowed()
+            row = logits[nodes[-1]] if allowed is None else only(logits[nodes[-1]], allowed)
+            choice = choose(row, self.params, path, position=len(path))
+            emitted.append(choice)
+            path.append(choice.token)
+            reason = self.stop.push(choice.token)
+            if reason is None and len(path) >= self.end:
+                reason = StopReason.LENGTH
+            child = tree.child(nodes[-1], choice.token)
+            if child is not None:
+                nodes.append(child)
+            if reason is not None or child is None:
+                return Walk(tuple(nodes), tuple(emitted), reason)
+
+    def _keep(self, tree: TokenTree, walk: Walk, pending: int) -> None:
+        """Make the keys and values of the pending tokens and of the nodes walked the cache's own."""
+        rows = [*range(pending), *(pending + node for node in walk.nodes)]
+        tokens = [*self.history[self.cache.length :], *(tree.tokens[node] for node in walk.nodes[1:])]
+        self.cache.keep(rows, tokens)
+
+
 class Decoder:
     """A target, a policy for the trees it verifies, and the loop between them."""
 
@@ -118,97 +208,30 @@ class Decoder:
             raise ValueError(f"a prompt of {len(prompt)} tokens does not fit a context of {self.max_length}")
         history = list(prompt)
         constraint = constraint or _Unconstrained()
-        asked = len(prompt) + max_tokens - constraint.rewritten
-        rewritten = constraint.rewritten
         opening = Opening(prompt, slot.text, workspace)
         slot.text = history
         # The last token is always run again: its logits are what the first choice is made from.
         slot.target.truncate(min(slot.target.common_prefix(prompt), len(prompt) - 1))
-        session = self._open(slot, opening, params, speculative=speculative)
-        counts = TokenCounts(prompt=len(prompt), reused=slot.target.length)
+        policy, memories = (self.policy, slot.drafts) if speculative else (PLAIN, ())
+        generation = _Generation(
+            target=self.target,
+            cache=slot.target,
+            session=policy.open(memories, opening, greedy=params.greedy),
+            history=history,
+            params=params,
+            stop=stop,
+            constraint=constraint,
+            asked=len(prompt) + max_tokens - constraint.rewritten,
+            max_length=self.max_length,
+            branches=branches,
+            before_layer=before_layer,
+            counts=TokenCounts(prompt=len(prompt), reused=slot.target.length),
+        )
         if max_tokens < 1:
-            yield Step((), (), counts, StopReason.LENGTH)
+            yield Step((), (), generation.counts, StopReason.LENGTH)
             return
         while True:
-            end = min(asked + constraint.rewritten, self.max_length)
-            # What is too much of a prompt for one pass; the rest goes with the first tree.
-            prefill_passes = prefill(self.target, slot.target, history, before_layer)
-            pending = len(history) - 1 - slot.target.length
-            position = Position(history, pending, end - len(history), constraint.outlook())
-            tree = session.grow(position, before_layer)
-            logits = self._verify(tree, history, slot.target, before_layer)
-            walk = self._walk(tree, logits, history, params, stop, constraint, asked)
-            kept_rows = [*range(pending), *(pending + node for node in walk.nodes)]
-            kept_tokens = [*history[slot.target.length :], *(tree.tokens[n] for n in walk.nodes[1:])]
-            slot.target.keep(kept_rows, kept_tokens)
-            found: tuple[Branch, ...] = ()
-            if branches:
-                emitted = len(history) - len(prompt)
-                found = siblings(tree, logits, walk, history, params, emitted, branches)
-            history += [choice.token for choice in walk.emitted]
-            session.learn([choice.token for choice in walk.emitted])
-            counts = replace(
-                counts,
-                generated=len(history) - len(prompt) - (constraint.rewritten - rewritten),
-                drafted=counts.drafted + len(tree) - 1,
-                accepted=counts.accepted + len(walk.nodes) - 1,
-                target_passes=counts.target_passes + prefill_passes + 1,
-            )
-            yield Step(
-                tuple(choice.token for choice in walk.emitted),
-                tuple(choice.logprob for choice in walk.emitted),
-                counts,
-                walk.stop,
-                found,
-                tuple(session.failed),
-            )
-            if walk.stop is not None:
+            step = generation.step()
+            yield step
+            if step.stop is not None:
                 return
-
-    def _open(
-        self, slot: Slot, opening: Opening, params: SamplingParams, *, speculative: bool
-    ) -> PolicySession:
-        if not speculative:
-            return PLAIN.open((), opening, greedy=params.greedy)
-        return self.policy.open(slot.drafts, opening, greedy=params.greedy)
-
-    def _verify(
-        self, tree: TokenTree, history: Sequence[int], cache: KVCache, before_layer: BeforeLayer
-    ) -> Tensor:
-        """One pass over the uncached tokens and the tree: logits [nodes, vocab]."""
-        before_root = list(history[cache.length : -1])
-        pending = len(before_root)
-        parents = [parent + pending for parent in tree.parents]
-        block = Block([*before_root, *tree.tokens], [*range(-1, pending - 1), *parents])
-        return self.target.forward(block, cache, range(pending, pending + len(tree)), before_layer)
-
-    def _walk(
-        self,
-        tree: TokenTree,
-        logits: Tensor,
-        history: Sequence[int],
-        params: SamplingParams,
-        stop: StopRule,
-        constraint: Constraint,
-        asked: int,
-    ) -> Walk:
-        """Draw at the root, descend while the drawn token is in the tree, end with the bonus token.
-
-        The walk ends where the path is `asked` tokens long, not counting rewritten ones.
-        """
-        path, nodes = list(history), [0]
-        emitted: list[Choice] = []
-        while True:
-            allowed = constraint.allowed()
-            row = logits[nodes[-1]] if allowed is None else only(logits[nodes[-1]], allowed)
-            choice = choose(row, params, path, position=len(path))
-            emitted.append(choice)
-            path.append(choice.token)
-            reason = stop.push(choice.token)
-            if reason is None and len(path) >= min(asked + constraint.rewritten, self.max_length):
-                reason = StopReason.LENGTH
-            child = tree.child(nodes[-1], choice.token)
-            if child is not None:
-                nodes.append(child)
-            if reason is not None or child is None:
-                return Walk(tuple(nodes), tuple(emitted), reason)

@@ -39,9 +39,8 @@ def require_same_vocabulary(target: Tokenizer, draft: Tokenizer, draft_name: str
     """
     if draft.vocabulary() != target.vocabulary():
         raise ConfigError(
-            f"draft_model = {draft_name!r} has another vocabulary than the target ({draft.vocab_size} tokens, "
-            f"the target {target.vocab_size}); choose a draft made for the target's tokenizer, or set it to "
-            "nothing"
+            f"draft_model = {draft_name!r} has another vocabulary ({draft.vocab_size} tokens) than the "
+            f"target ({target.vocab_size}); choose a draft made for its tokenizer, or set it to nothing"
         )
 
 

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.client import Endpoint, EngineClient
+from engine.draft.suffix import CONTINUATION, LONGEST, Match
 from engine.errors import RequestError
 from engine.protocol import WorkspaceDocument, WorkspacePush
 from engine.workspace import Workspaces
-from engine.draft.suffix import CONTINUATION, LONGEST, Match
 from engine.workspace_index import SHORTEST, WorkspaceIndex, packed
 from tests.engine.fakes import DEADLINE_S, eventually, running_engine
 from tests.engine.tiny_tokenizer import write_tokenizer
