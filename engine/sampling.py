@@ -117,4 +117,4 @@ def choose(logits: Tensor, params: SamplingParams, history: Sequence[int], posit
         cumulative = distribution(logits, params, history).cumsum(0)
         threshold = uniform(params.seed, position) * float(cumulative[-1])
         token = int((cumulative <= threshold).sum().clamp_(max=len(logits) - 1))
-    return Choice(token, float(logits[token] - logits.logsumexp(-1)))
+    return Choice(token, float(logits.log_softmax(-1)[token]))

@@ -27,7 +27,8 @@ def _indent(line: str) -> int:
 def find_cut(text: str, spec: StopSpec) -> Cut | None:
     """The earliest place where `spec` ends `text`, or None."""
     cuts = [Cut(at, StopReason.STRING, s) for s in spec.strings if (at := text.find(s)) >= 0]
-    line_end, lines = text.find("\n"), 1
+    by_lines = spec.max_lines is not None or spec.min_indent
+    line_end, lines = text.find("\n") if by_lines else -1, 1
     while line_end >= 0:
         if lines == spec.max_lines:
             cuts.append(Cut(line_end, StopReason.LINES))

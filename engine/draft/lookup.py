@@ -33,14 +33,14 @@ AROUND = LONGEST
 
 
 class LookupSession:
-    """Follows the best places that `find` knows, once a step."""
+    """Follows the best places that `find` knows, once a step; None knows none."""
 
-    def __init__(self, find: Callable[[Sequence[int]], Sequence[Match]]) -> None:
+    def __init__(self, find: Callable[[Sequence[int]], Sequence[Match]] | None) -> None:
         self._find = find
         self._done = False
 
     def begin(self, history: Sequence[int]) -> None:  # noqa: ARG002 - looked at only if asked to draft
-        self._done = False
+        self._done = self._find is None
 
     def uncovered(self, growth: Growth) -> float:
         """All that is left of the root: a continuation of any depth may be found."""
@@ -51,6 +51,8 @@ class LookupSession:
 
     def deepen(self, growth: Growth, before_layer: BeforeLayer) -> None:  # noqa: ARG002 - runs no layer
         self._done = True
+        if self._find is None:
+            return
         # The likeliest first, for a tree holds only so many guesses.
         groups = [(-1.0, 0, self._find(growth.history), 0)]
         while groups:
@@ -100,6 +102,8 @@ class PreviousMemory:
     """Keeps nothing: the slot keeps the text that it was last used for."""
 
     def open(self, opening: Opening) -> LookupSession:
+        if not opening.previous:
+            return LookupSession(None)
         pairs = zip(opening.previous, opening.prompt, strict=False)
         shared = next((at for at, (old, new) in enumerate(pairs) if old != new), len(opening.prompt))
         index = SuffixIndex(key=1)
@@ -134,7 +138,9 @@ class WorkspaceMemory:
 
     def open(self, opening: Opening) -> LookupSession:
         index = self._workspaces(opening.workspace) if opening.workspace else None
-        return LookupSession(lambda history: index.matches(history[-LONGEST:], PLACES) if index else ())
+        if index is None:
+            return LookupSession(None)
+        return LookupSession(lambda history: index.matches(history[-LONGEST:], PLACES))
 
     def adopt(self, other: DraftMemory, length: int) -> None:
         """Nothing is kept."""

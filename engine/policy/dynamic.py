@@ -47,6 +47,8 @@ class _StepTree:
         self.value = 1.0
         """What it is worth, in tokens: a bare root gives one."""
         self._closed: set[int] = set()
+        # Where anything may follow the root, so it may further on.
+        self._free = position.outlook.allowed(()) is None
 
     def uncovered(self, node: int) -> float:
         tree = self.tree
@@ -55,6 +57,10 @@ class _StepTree:
 
     def is_open(self, node: int) -> bool:
         return node not in self._closed
+
+    def _may_follow(self, parent: int, token: int) -> bool:
+        allowed = self.outlook.allowed(self.tree.path(parent))
+        return allowed is None or token in allowed
 
     def add(self, parent: int, token: int, evidence: int, drafter: int, chance: float) -> int | None:
         tree = self.tree
@@ -67,8 +73,7 @@ class _StepTree:
                 return None
             if len(tree) > most_grown(self.limits):
                 return None
-            allowed = self.outlook.allowed(tree.path(parent))
-            if allowed is not None and token not in allowed:
+            if not self._free and not self._may_follow(parent, token):
                 return None
         node = tree.add(parent, token, chance)
         if known is None:
