@@ -24,8 +24,8 @@ _OVERRULED, _DISPUTED, _ALONE, _UNANIMOUS = (kind * len(_LENGTHS) for kind in ra
 PRIORS = (
     tuple(0.15 for _ in _LENGTHS),
     tuple(0.2 + 0.045 * length for length in _LENGTHS),
-    tuple(0.9 - 0.7 * 0.7**length for length in _LENGTHS),
-    tuple(0.97 - 0.5 * 0.7**length for length in _LENGTHS),
+    tuple(0.94 - 0.55 * 0.75**length for length in _LENGTHS),
+    tuple(0.98 - 0.55 * 0.65**length for length in _LENGTHS),
 )
 """By kind, then by tokens that agree. Measured on Python."""
 AROUND = LONGEST
