@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 384, 512)
 """Rows that are timed, up to the most a tree may have."""
-CACHED = 256
-"""Tokens in the cache while timing."""
-ROUNDS = 5
+CACHED, CHUNK = 512, 64
+"""Tokens in the cache while timing, and how many are put there at a time."""
+ROUNDS = 9
 BUDGET_S = 2.0
 """Time after which no further round is begun, and the larger half of a slow model's sizes is left out."""
 
@@ -84,9 +84,11 @@ def measure(model: Transformer, most_rows: int, clock: Callable[[], float] = tim
     cached = min(CACHED, model.config.max_position)
     cache = model.new_cache(cached + sizes[-1])
     began = clock()
-    text = [index % model.config.vocab_size for index in range(cached)]
-    model.forward(Block.chain(text), cache, [], _nothing)
-    cache.keep(range(cached), text)
+    # A slow model is timed on fewer.
+    while cache.length < cached and clock() - began < BUDGET_S / 2:
+        text = [index % model.config.vocab_size for index in range(min(CHUNK, cached - cache.length))]
+        model.forward(Block.chain(text), cache, [], _nothing)
+        cache.keep(range(len(text)), text)
 
     def timed(size: int) -> float:
         # A comb: every other node goes on, as in a tree that is worth its rows.

@@ -61,9 +61,11 @@ class Timed:
         self.passes: list[int] = []
 
     def new_cache(self, capacity: int) -> Timed:
+        self.length = 0
         return self
 
-    def keep(self, rows: range, tokens: list[int]) -> None: ...
+    def keep(self, rows: range, tokens: list[int]) -> None:
+        self.length += len(tokens)
 
     def forward(self, block: Block, *_: object) -> None:
         block.depths()  # Raises if it is none.
