@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -26,11 +27,16 @@ NIBBLES = (0, 4, 1, 5, 2, 6, 3, 7)
 _PER_WORD = len(NIBBLES)
 
 
+@cache
+def _shifts(device: torch.device) -> Tensor:
+    # Made once: a pass that is recorded as a CUDA graph cannot copy from the host.
+    return torch.tensor([4 * nibble for nibble in NIBBLES], dtype=torch.int32, device=device)
+
+
 def unpack(packed: Tensor) -> Tensor:
     """Int32 [rows, columns / 8] -> uint8 [rows, columns], every value within 0 to 15."""
-    shifts = torch.tensor([4 * nibble for nibble in NIBBLES], dtype=torch.int32, device=packed.device)
     # The shift carries the sign in from the left; the mask takes it away again.
-    nibbles = (packed.unsqueeze(-1) >> shifts) & 0xF
+    nibbles = (packed.unsqueeze(-1) >> _shifts(packed.device)) & 0xF
     return nibbles.to(torch.uint8).flatten(1)
 
 

@@ -54,8 +54,8 @@ class EngineConfig:
     """On a CUDA device: replay small passes as one. A cancel then takes effect after the pass at hand."""
     threads: int | None = None
     """CPU threads. None: what torch thinks best."""
-    slots: int = 2
-    """Prompts whose keys and values stay cached."""
+    slots: int = 3
+    """Prompts whose keys and values stay cached. Three let typing, chat and prefetching interrupt each other."""
     idle_s: float = 900.0
     """Seconds without a request after which the engine ends. 0: never."""
     max_queue: int = 64
