@@ -103,9 +103,7 @@ class Pair:
     def ours(self) -> TreePolicy:
         """As the engine is configured, with nothing learnt yet."""
         grow_map = read_grow_map(self.config, self.max_length)
-        return tree_policy(
-            self.config, self.target.costs, self.draft, grow_map, self.max_length, no_workspaces
-        )
+        return tree_policy(self.config, self.target, self.draft, grow_map, self.max_length, no_workspaces)
 
     def fixed(self) -> dict[str, TreePolicy]:
         """Policies that do the same at every step, by name; numbers are of guesses."""

@@ -52,8 +52,10 @@ class Document:
 def table(document: Document) -> str:
     """Markdown: a row a mode, on held-out code."""
     rows = [
-        ("| on held-out code | tokens/s (quartiles) | tokens a pass | guesses a pass "
-        "| ms a pass: draft + verify + rest |"),
+        (
+            "| on held-out code | tokens/s (quartiles) | tokens a pass | guesses a pass "
+            "| ms a pass: draft + verify + rest |"
+        ),
         "| --- | --- | --- | --- | --- |",
     ]
     code = document.modes["code"]

@@ -14,7 +14,7 @@ S = TypeVar("S", bound=Reusable)
 
 
 class Branch(Protocol):
-    """Verified tokens beside the path that was walked; see `engine.decode.Branch`."""
+    """Verified tokens beside the path that was walked; see `engine.branches.Branch`."""
 
     @property
     def at(self) -> int: ...

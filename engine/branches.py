@@ -60,11 +60,13 @@ def siblings(
     generation. Bias, penalty and what is allowed hold for branches too.
     """
     verified = _Verified(tree, logits, position, params)
-    found: list[Branch] = []
+    found: list[tuple[float, int, int, int]] = []
     for depth, (node, choice) in enumerate(zip(walk.nodes, walk.emitted, strict=False)):
-        others = (token for token in verified.likeliest(node, most + 1) if token != choice.token)
-        found += [verified.branch(node, token, said + depth) for token in others]
-    return tuple(sorted(found, key=lambda branch: -branch.score)[:most])
+        logprobs = verified.logprobs(node)
+        others = [token for token in verified.likeliest(node, most + 1) if token != choice.token]
+        found += [(float(logprobs[token]), depth, node, token) for token in others]
+    best = sorted(found, key=lambda leaving: -leaving[0])[:most]
+    return tuple(verified.branch(node, token, said + depth) for _, depth, node, token in best)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +87,12 @@ class _Verified:
 
     def branch(self, node: int, token: int, at: int) -> Branch:
         """The one that leaves at `node` for `token`, as far as was verified."""
-        tokens, logprobs = [token], [self._logprob(node, token)]
+        tokens, logprobs = [token], [float(self.logprobs(node)[token])]
         child = self.tree.child(node, token)
         while child is not None:
             (token,) = self.likeliest(child, 1)
             tokens.append(token)
-            logprobs.append(self._logprob(child, token))
+            logprobs.append(float(self.logprobs(child)[token]))
             child = self.tree.child(child, token)
         return Branch(at, tuple(tokens), tuple(logprobs))
 
@@ -99,10 +101,12 @@ class _Verified:
         ids = self.position.outlook.allowed(self.tree.path(node))
         return self.logits[node] if ids is None else only(self.logits[node], ids)
 
-    def _logprob(self, node: int, token: int) -> float:
-        row = self._allowed(node)
-        return float(row[token] - row.logsumexp(-1))
+    def logprobs(self, node: int) -> Tensor:
+        """Natural log-probabilities under the target of what may follow `node` [vocab]."""
+        return self._allowed(node).log_softmax(-1)
 
     def _processed(self, node: int) -> Tensor:
-        path = [*self.position.history, *self.tree.path(node)]
+        # The text matters to the penalty alone, and may be long.
+        penalised = self.params.repetition_penalty != 1.0
+        path = [*self.position.history, *self.tree.path(node)] if penalised else ()
         return processed(self._allowed(node), self.params, path)

@@ -42,9 +42,9 @@ class EngineConfig:
     repetition_penalty: float = 1.0
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     width: int = 16
-    """Nodes drafted a level at most."""
+    """Nodes that the draft model adds a level at most."""
     num_beams: int = 8
-    """Children considered a node."""
+    """Children that it considers for a node."""
     depth: int = 32
     """Levels drafted at most."""
     tree_size: int = 64
@@ -55,7 +55,7 @@ class EngineConfig:
     threads: int | None = None
     """CPU threads. None: what torch thinks best."""
     slots: int = 3
-    """Prompts whose keys and values stay cached. Three let typing, chat and prefetching interrupt each other."""
+    """Prompts whose keys and values stay cached. Three let a chat and a prefetch be interrupted unharmed."""
     idle_s: float = 900.0
     """Seconds without a request after which the engine ends. 0: never."""
     max_queue: int = 64
@@ -98,7 +98,7 @@ def default_path() -> Path | None:
     """The file used when none is named: ``UMBRELLA_CONFIG``, else the user's own if there is one."""
     if named := os.environ.get("UMBRELLA_CONFIG"):
         return Path(named).absolute()
-    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    base = os.environ.get("XDG_CONFIG_HOME") or _expanded("~/.config")
     users = Path(base).absolute() / "umbrella-lsp" / "engine.toml"
     return users if users.is_file() else None
 
@@ -119,10 +119,13 @@ def load(path: Path | None = None) -> EngineConfig:
         config,
         model=_located(config.model, path.parent),
         draft_model=_located(config.draft_model, path.parent) if config.draft_model else None,
-        growmap_path=str(path.parent / Path(config.growmap_path).expanduser())
-        if config.growmap_path
-        else None,
+        growmap_path=str(path.parent / _expanded(config.growmap_path)) if config.growmap_path else None,
     )
+
+
+def _expanded(path: str) -> str:
+    """`path` below the user's home, or as it is where there is no such user."""
+    return os.path.expanduser(path)  # noqa: PTH111 - Path's own raises instead
 
 
 def _parse(path: Path) -> dict[str, object]:
@@ -142,7 +145,7 @@ def _parse(path: Path) -> dict[str, object]:
 
 def _located(model: str, folder: Path) -> str:
     if model.startswith("~"):
-        return str(Path(model).expanduser())
+        return _expanded(model)
     if model.startswith(("./", "../")):
         return str((folder / model).resolve())
     return model

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import platform
-import tempfile
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -29,11 +28,12 @@ log = logging.getLogger(__name__)
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 384, 512)
 """Rows that are timed, up to the most a tree may have."""
+MOST_ROWS = 1 << 20
 CACHED, CHUNK = 512, 64
 """Tokens in the cache while timing, and how many are put there at a time."""
 ROUNDS = 9
 BUDGET_S = 2.0
-"""Time after which no further round is begun, and the larger half of a slow model's sizes is left out."""
+"""Time after which no further round is begun. Of a slow model, only as many sizes are timed at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ class CostTable:
     def __post_init__(self) -> None:
         if not self.rows or self.rows[0] != 1 or len(self.rows) != len(self.times_ms):
             raise ValueError("rows must begin with 1, and times_ms must have one entry each")
+        if self.rows[-1] > MOST_ROWS:
+            raise ValueError(f"rows must not be above {MOST_ROWS}")
         if any(later <= earlier for earlier, later in zip(self.rows, self.rows[1:], strict=False)):
             raise ValueError("rows must be ascending")
         if not all(0 < time_ms < float("inf") for time_ms in self.times_ms):
@@ -100,8 +102,8 @@ def measure(model: Transformer, most_rows: int, clock: Callable[[], float] = tim
         return 1000 * (clock() - since)
 
     timed(1)  # What is set up at a first pass is no part of its time.
-    if timed(1) * len(sizes) > 1000 * BUDGET_S:
-        sizes = sorted({sizes[0], *sizes[1::2], sizes[-1]})
+    affordable = max(2, int(1000 * BUDGET_S / timed(1)))
+    sizes = [*sizes[: -1 : -(-len(sizes) // affordable)], sizes[-1]]
     samples: dict[int, list[float]] = {size: [] for size in sizes}
     for done in range(ROUNDS):
         if done and clock() - began > BUDGET_S:
@@ -116,19 +118,22 @@ def _nothing(_layer: int) -> None: ...
 
 
 class CostCache:
-    """Tables by model and machine, one small file each."""
+    """Tables by model and machine, one small file each; without a folder, none is kept."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
     @staticmethod
     def of_user() -> CostCache:
         """In the user's cache folder: ``$XDG_CACHE_HOME``, or ``~/.cache``."""
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return CostCache(Path(base) / "umbrella-lsp" / "costs")
+        # Path.home() raises for a user without a home, as in many a container.
+        base = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111
+        return CostCache(base / "umbrella-lsp" / "costs" if base.is_absolute() else None)
 
     def table(self, checkpoint: Checkpoint, model: Transformer, most_rows: int) -> CostTable:
         """The table of `model`, loaded from `checkpoint`: as kept, or measured now and kept."""
+        if self._folder is None:
+            return measure(model, most_rows)
         file = self._folder / f"{_fingerprint(checkpoint, model, most_rows)}.json"
         try:
             return msgspec.json.decode(file.read_bytes(), type=CostTable)
@@ -136,17 +141,21 @@ class CostCache:
             pass  # Not there, or of no use: measured anew.
         table = measure(model, most_rows)
         try:
-            self._keep(file, table)
+            _keep(file, table)
         except OSError as error:
             log.info("what passes take is measured at every start: %s", error.strerror)
         return table
 
-    def _keep(self, file: Path, table: CostTable) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        # Renamed into place whole, so that another process never reads half of it.
-        with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as part:
-            part.write(msgspec.json.encode(table))
-        Path(part.name).replace(file)
+
+def _keep(file: Path, table: CostTable) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Renamed into place whole, so that another process never reads half of it.
+    part = file.with_suffix(f".{os.getpid()}")
+    try:
+        part.write_bytes(msgspec.json.encode(table))
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _fingerprint(checkpoint: Checkpoint, model: Transformer, most_rows: int) -> str:
@@ -156,6 +165,15 @@ def _fingerprint(checkpoint: Checkpoint, model: Transformer, most_rows: int) -> 
         if model.device.type == "cuda"
         else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} x{torch.get_num_threads()}"
     )
-    facts = [__version__, torch.__version__, platform.node(), device, str(model.dtype), most_rows]
+    facts = [__version__, torch.__version__, _processor(), device, str(model.dtype), most_rows]
     facts += [repr(checkpoint.config), checkpoint.size_bytes, model.replay is not None]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
+
+
+def _processor() -> str:
+    """What the CPU is called, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith("model name")), platform.processor())

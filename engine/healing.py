@@ -9,8 +9,8 @@ Knows nothing of prompts or models.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
 
 
 class Beginnings:
@@ -27,6 +27,14 @@ class Beginnings:
         self._texts = [text for text, _ in self._sorted]
         self._text_of = {token: text for text, token in whole}
         self.of = lru_cache(maxsize=64)(self._of)
+
+    def after(self, owed: str, path: Sequence[int]) -> tuple[int, ...] | None:
+        """The ids that agree with what of `owed` is left after `path`; None if nothing is, or none agrees."""
+        for token in path:
+            if not owed:
+                return None
+            owed = self.left(owed, token)
+        return (self.of(owed) or None) if owed else None
 
     def left(self, owed: str, token: int) -> str:
         """What is still owed once `token` has come: nothing, too, where it did not agree."""
@@ -59,14 +67,13 @@ class Debt:
         self.rewritten = 0
         """Tokens so far that wrote nothing new."""
 
-    def allowed(self, path: Sequence[int] = ()) -> tuple[int, ...] | None:
-        """The ids that agree with what is owed after `path`; None if nothing is, or none agrees."""
-        owed = self._owed
-        for token in path:
-            if not owed:
-                return None
-            owed = self._beginnings.left(owed, token)
-        return (self._beginnings.of(owed) or None) if owed else None
+    def allowed(self) -> tuple[int, ...] | None:
+        """The ids that agree with what is owed; None if nothing is, or none agrees."""
+        return self._beginnings.after(self._owed, ())
+
+    def allowed_behind(self) -> Callable[[Sequence[int]], tuple[int, ...] | None]:
+        """The same by a path of tokens from here on, whatever is paid meanwhile."""
+        return partial(self._beginnings.after, self._owed)
 
     def pay(self, written: str) -> str:
         """Take in a token's text; what of it is new."""

@@ -94,7 +94,7 @@ class LoadedEngine:
 
         target = load(checkpoint, 0)
         timed_draft = load(draft, checkpoint.size_bytes) if draft else None
-        policy = tree_policy(config, target.costs, timed_draft, grow_map, max_length, workspaces)
+        policy = tree_policy(config, target, timed_draft, grow_map, max_length, workspaces)
         template = TEMPLATES[config.template]
         tokenizer.reserve((*template.special_tokens, *template.end_tokens))
         ends = {token for name in template.end_tokens if (token := tokenizer.find_special(name)) is not None}

@@ -117,7 +117,7 @@ class Planner:
         """How many of the guesses with `scores`, falling, to verify where `left` tokens [>= 1] may follow."""
         if left <= SHORT and not pending:
             # Few tokens take few steps, and what is gained beyond them is nothing.
-            yields = [1.0, *accumulate(scores, initial=1.0)][1:]
+            yields = [*accumulate(scores, initial=1.0)]
             times = [math.ceil(left / a) * self._costs.ms(1 + n) for n, a in enumerate(yields)]
             return times.index(min(times))
         values = self._values(scores, pending)

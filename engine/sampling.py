@@ -93,7 +93,7 @@ def distribution(logits: Tensor, params: SamplingParams, history: Sequence[int])
         greedy = torch.zeros_like(logits)
         greedy[logits.argmax()] = 1.0
         return greedy
-    probabilities = torch.softmax(logits / params.temperature, dim=-1)
+    probabilities = torch.softmax((logits - logits.max()) / params.temperature, dim=-1)
     # A stable sort: among equal probabilities the lower token id comes first, on every device.
     ranked, order = torch.sort(probabilities, descending=True, stable=True)
     keep = torch.ones_like(ranked, dtype=torch.bool)

@@ -30,5 +30,5 @@ class Slot:
         shared = other.reusable(tokens)
         if shared > self.reusable(tokens):
             self.target.adopt(other.target, shared)
-            for ours, theirs in zip(self.drafts, other.drafts, strict=True):
-                ours.adopt(theirs, shared)
+        for ours, theirs in zip(self.drafts, other.drafts, strict=True):
+            ours.adopt(theirs, tokens)

@@ -60,17 +60,22 @@ def dynamic_policy(
     draft: TimedModel | None,
     max_length: int,
     workspaces: Workspaces = no_workspaces,
+    vocab_size: int | None = None,
 ) -> DynamicPolicy:
-    """Trees of every drafter there is, those that cost nothing first."""
+    """Trees of every drafter there is, those that cost nothing first.
+
+    `vocab_size`: how many ids the target knows, if that is not what the draft does.
+    """
     drafters: list[Drafter] = [PreviousDrafter(), PromptDrafter(), WorkspaceDrafter(workspaces)]
     if draft is not None:
-        drafters.append(ModelDrafter(draft.transformer, max_length, most_grown(limits), draft.costs))
+        most = most_grown(limits)
+        drafters.append(ModelDrafter(draft.transformer, max_length, most, draft.costs, vocab_size))
     return DynamicPolicy(drafters, limits, target)
 
 
 def tree_policy(
     config: EngineConfig,
-    target: CostTable,
+    target: TimedModel,
     draft: TimedModel | None,
     grow_map: GrowMap | None,
     max_length: int,
@@ -79,6 +84,8 @@ def tree_policy(
     """The policy that `config` asks for."""
     if config.engine == "ar":
         return PlainPolicy()
+    vocab_size = target.transformer.config.vocab_size
     if grow_map is not None and draft is not None:
-        return StaticPolicy(ModelDrafter(draft.transformer, max_length, len(grow_map), draft.costs), grow_map)
-    return dynamic_policy(tree_limits(config), target, draft, max_length, workspaces)
+        drafter = ModelDrafter(draft.transformer, max_length, len(grow_map), draft.costs, vocab_size)
+        return StaticPolicy(drafter, grow_map)
+    return dynamic_policy(tree_limits(config), target.costs, draft, max_length, workspaces, vocab_size)

@@ -95,7 +95,9 @@ class TextStream:
         """What is known of the text to come. Line breaks within a token count as one."""
         lines = self._spec.max_lines
         left = None if lines is None else lines - self._text.count("\n")
-        return Outlook(self._end_tokens, self._breaks, left, self._debt.allowed if self._debt else anything)
+        return Outlook(
+            self._end_tokens, self._breaks, left, self._debt.allowed_behind() if self._debt else anything
+        )
 
     @property
     def rewritten(self) -> int:

@@ -92,7 +92,3 @@ class TokenTree:
             parent = renumbered[self.parents[node]]
             renumbered[node] = part.add(parent, self.tokens[node], self.chances[node])
         return part
-
-    def best(self, size: int) -> TokenTree:
-        """The `size` most probable guesses and the root, as a new tree: [at most size + 1 nodes]."""
-        return self if len(self) <= size + 1 else self.only(self.ranked()[:size])

@@ -20,8 +20,8 @@ BeforeLayer = Callable[[int], None]
 class TreeLimits:
     """Bounds on trees, under UMbreLLa's names.
 
-    `size` is the most guesses the target verifies in one pass, `depth` how far ahead of the root they go,
-    `width` the nodes a drafter adds a level and `num_beams` the children it considers for each node.
+    `size` is the most guesses the target verifies in one pass, and `depth` how far ahead of the root they go.
+    A draft model expands and adds at most `width` nodes a level, of `num_beams` children each.
     """
 
     size: int
@@ -122,8 +122,8 @@ class DraftMemory(Protocol):
         """Begin a generation."""
         ...
 
-    def adopt(self, other: DraftMemory, length: int) -> None:
-        """Take over what `other`, of the same drafter, knows of the first `length` tokens it has seen."""
+    def adopt(self, other: DraftMemory, tokens: Sequence[int]) -> None:
+        """Take over what `other`, of the same drafter, knows of the beginning of `tokens`, if it is more."""
         ...
 
 

@@ -78,13 +78,18 @@ class PromptMemory:
         self._index = SuffixIndex(key=2)
 
     def open(self, opening: Opening) -> LookupSession:  # noqa: ARG002 - the history says it all
-        return LookupSession(self._find)
+        index, seen = self._index, False
 
-    def _find(self, history: Sequence[int]) -> Sequence[Match]:
-        self._index.update(history)
-        return self._index.matches(history, PLACES)
+        def find(history: Sequence[int]) -> Sequence[Match]:
+            nonlocal seen
+            # Whether the text is still the one that was indexed is asked once: from then on it only grows.
+            (index.extend if seen else index.update)(history)
+            seen = True
+            return index.matches(history, PLACES)
 
-    def adopt(self, other: DraftMemory, length: int) -> None:
+        return LookupSession(find)
+
+    def adopt(self, other: DraftMemory, tokens: Sequence[int]) -> None:
         """Nothing: the index is made of the history."""
 
 
@@ -110,7 +115,7 @@ class PreviousMemory:
         index.update(opening.previous[max(0, shared - AROUND) :])
         return LookupSession(lambda history: index.matches(history, PLACES))
 
-    def adopt(self, other: DraftMemory, length: int) -> None:
+    def adopt(self, other: DraftMemory, tokens: Sequence[int]) -> None:
         """Nothing is kept."""
 
 
@@ -142,7 +147,7 @@ class WorkspaceMemory:
             return LookupSession(None)
         return LookupSession(lambda history: index.matches(history[-LONGEST:], PLACES))
 
-    def adopt(self, other: DraftMemory, length: int) -> None:
+    def adopt(self, other: DraftMemory, tokens: Sequence[int]) -> None:
         """Nothing is kept."""
 
 

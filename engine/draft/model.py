@@ -47,9 +47,11 @@ class TreeReader:
     the next step's new text, which rides along in a pass that is needed for the root anyway.
     """
 
-    def __init__(self, model: Transformer, cache: KVCache) -> None:
+    def __init__(self, model: Transformer, cache: KVCache, vocab_size: int) -> None:
+        """`vocab_size`: ids that the target knows; embeddings are padded differently within a family."""
         self._model = model
         self._cache = cache
+        self._vocab_size = vocab_size
         self._follows = False
         """Whether what is cached begins the history."""
         self._run: list[int] = []
@@ -66,11 +68,14 @@ class TreeReader:
         """Bring the cache up to `history`: logits of what follows it [1, vocab]. The tree is bare again."""
         self._run, self._rows = [], {}
         self._cache.truncate(len(history) - self.pending(history))
+        if max(history[self._cache.length :]) >= self._model.config.vocab_size:
+            # Said here, for on a GPU a look-up beyond the embedding takes the whole process along.
+            raise ValueError("the draft model does not know a token of the text")
         prefill(self._model, self._cache, history, before_layer)
         left = list(history[self._cache.length :])
         logits = self._model.forward(Block.chain(left), self._cache, [len(left) - 1], before_layer)
         self._cache.keep(range(len(left)), left)
-        return logits
+        return logits[:, : self._vocab_size]
 
     def run(self, tree: TokenTree, nodes: Sequence[int], before_layer: BeforeLayer) -> Tensor:
         """Logits of what follows each of `nodes` [len(nodes), vocab].
@@ -84,7 +89,7 @@ class TreeReader:
         block = Block([tree.tokens[node] for node in run], parents, first)
         logits = self._model.forward(block, self._cache, range(first, len(run)), before_layer)
         self._run, self._rows = run, rows
-        return logits
+        return logits[:, : self._vocab_size]
 
 
 class ModelSession:
@@ -152,9 +157,10 @@ class ModelSession:
 class ModelMemory:
     """The keys and values of a slot's text in the draft model."""
 
-    def __init__(self, model: Transformer, costs: CostTable, cache: KVCache) -> None:
+    def __init__(self, model: Transformer, costs: CostTable, cache: KVCache, vocab_size: int) -> None:
         self._model = model
         self._costs = costs
+        self._vocab_size = vocab_size
         self.cache = cache
 
     def open(self, opening: Opening) -> ModelSession:  # noqa: ARG002 - the history says it all
@@ -162,23 +168,36 @@ class ModelMemory:
 
     def reader(self) -> TreeReader:
         """The model beside this memory's text."""
-        return TreeReader(self._model, self.cache)
+        return TreeReader(self._model, self.cache, self._vocab_size)
 
-    def adopt(self, other: DraftMemory, length: int) -> None:
+    def adopt(self, other: DraftMemory, tokens: Sequence[int]) -> None:
         if isinstance(other, ModelMemory):
-            self.cache.adopt(other.cache, min(length, other.cache.length))
+            shared = other.cache.common_prefix(tokens)
+            if shared > self.cache.common_prefix(tokens):
+                self.cache.adopt(other.cache, shared)
 
 
 class ModelDrafter:
-    """A Transformer with the target's vocabulary. `most_nodes` is what one step can have it run."""
+    """A Transformer with the target's vocabulary.
+
+    `most_nodes` is what one step can have it run, `vocab_size` how many ids the target knows if that differs.
+    """
 
     name = "model"
     priors = PRIORS
 
-    def __init__(self, model: Transformer, max_length: int, most_nodes: int, costs: CostTable) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        max_length: int,
+        most_nodes: int,
+        costs: CostTable,
+        vocab_size: int | None = None,
+    ) -> None:
         self._model = model
         self._costs = costs
+        self._vocab_size = vocab_size or model.config.vocab_size
         self._capacity = max_length + most_nodes
 
     def new_memory(self) -> ModelMemory:
-        return ModelMemory(self._model, self._costs, self._model.new_cache(self._capacity))
+        return ModelMemory(self._model, self._costs, self._model.new_cache(self._capacity), self._vocab_size)

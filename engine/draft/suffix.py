@@ -38,10 +38,13 @@ class SuffixIndex:
         self._stale = 0
 
     def update(self, tokens: Sequence[int]) -> None:
-        """Make this the index of `tokens`, at the cost of those that are new."""
-        # Nearly always the text has only grown.
+        """Make this the index of `tokens`, whatever it was."""
         if self.tokens != list(tokens[: len(self.tokens)]):
             self._take_back(tokens)
+        self.extend(tokens)
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Make this the index of `tokens`, which begin with what is indexed, at the cost of the new ones."""
         known, key = len(self.tokens), self._key
         self.tokens += tokens[known:]
         for end in range(max(known + 1, key), len(self.tokens) + 1):

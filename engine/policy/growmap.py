@@ -31,6 +31,8 @@ class GrowMap:
     """By node: its children, the draft's first choice first."""
 
     def __post_init__(self) -> None:
+        if not self.successors:
+            raise ValueError("it has no nodes, not even a root")
         seen = {0}
         for node, children in enumerate(self.successors):
             for child in children:

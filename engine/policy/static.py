@@ -21,6 +21,7 @@ class StaticSession:
     def __init__(self, reader: TreeReader, grow_map: GrowMap, name: str) -> None:
         self._reader = reader
         self._map = grow_map
+        self._levels = grow_map.levels()
         self._name = name
         self.failed: Sequence[str] = ()
 
@@ -35,7 +36,7 @@ class StaticSession:
     def _fill(self, tree: TokenTree, position: Position, before_layer: BeforeLayer) -> None:
         place = {0: 0}
         """Nodes of the tree by those of the map."""
-        for depth, level in enumerate(self._map.levels()):
+        for depth, level in enumerate(self._levels):
             wanted = [
                 node
                 for node in level

@@ -177,6 +177,21 @@ def test_nothing_is_drafted_that_contradicts_the_word_at_any_depth_of_it(kind: s
     assert within_the_word >= min(len(owed), 2)
 
 
+@pytest.mark.parametrize("owed", ["ab", "abcab"])
+def test_alternatives_write_the_word_too(owed: str):
+    text = stream(owed)
+    decoder = Decoder(exact_target(), POLICIES["everything"](), CONTEXT)
+    steps = run(decoder, stop=text, constraint=text, max_tokens=8, branches=3)
+    main, found = tokens_of(steps), 0
+    for branch in (branch for step in steps for branch in step.branches):
+        said = written([*main[: branch.at], *branch.tokens])
+        assert owed.startswith(said) or said.startswith(owed)
+        found += len(written(main[: branch.at])) < len(owed)
+        allowed = BEGINNINGS.after(owed, main[: branch.at])
+        assert allowed is None or branch.tokens[0] in allowed
+    assert found, "some leave within the word"
+
+
 @given(
     st.lists(st.integers(0, VOCABULARY - 1), max_size=12),
     st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=12),

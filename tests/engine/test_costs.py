@@ -130,14 +130,22 @@ def test_another_model_another_machine_and_other_sizes_are_measured_by_themselve
     bench.table(model)
     bench.table(bench.model("b", intermediate_size=128))
     bench.table(model, most_rows=16)
-    monkeypatch.setattr("platform.node", lambda: "elsewhere")
+    monkeypatch.setattr(costs, "_processor", lambda: "another")
     bench.table(model)
     assert bench.measured == 4
     assert len(list(bench.folder.iterdir())) == 4
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"{", b"\xff\xfe", b'{"rows": [2], "times_ms": [1]}', b'{"rows": 1}']
+    "damage",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b'{"rows": [2], "times_ms": [1]}',
+        b'{"rows": 1}',
+        b'{"rows": [1, 1%s], "times_ms": [1, 2]}' % (b"0" * 400),
+    ],
 )
 def test_a_damaged_file_is_measured_anew_and_replaced(bench: Bench, damage: bytes):
     model = bench.model("a")
@@ -148,6 +156,20 @@ def test_a_damaged_file_is_measured_anew_and_replaced(bench: Bench, damage: byte
     assert bench.table(model).times_ms == (1.0, 2.0)
     assert bench.measured == 2
     assert list(bench.folder.iterdir()) == [file]
+
+
+def test_a_user_without_a_home_has_passes_measured_at_every_start(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    checkpoint, model = bench.model("a")
+    for _ in range(2):
+        CostCache.of_user().table(checkpoint, model, 8)
+    assert bench.measured == 2
+    assert sorted(tmp_path.iterdir()) == sorted([*before, checkpoint.folder])
 
 
 def test_a_folder_that_cannot_be_written_costs_only_the_measuring(

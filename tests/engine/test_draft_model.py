@@ -203,11 +203,22 @@ def test_reading_a_prompt_is_charged_over_many_steps(memory: ModelMemory):
 def test_a_memory_takes_over_what_another_has_read(model: Transformer, memory: ModelMemory):
     memory.reader().read(HISTORY, nothing)
     other = ModelDrafter(model, 64, 128, TABLE).new_memory()
-    other.adopt(memory, 50)
-    assert other.cache.tokens == HISTORY
-    other.adopt(memory, 4)
+    other.adopt(memory, [*HISTORY[:4], 0])
     assert other.cache.tokens == HISTORY[:4]
     assert other.reader().pending(HISTORY) == 3
+    other.adopt(memory, HISTORY)
+    assert other.cache.tokens == HISTORY
+    other.adopt(ModelDrafter(model, 64, 128, TABLE).new_memory(), HISTORY)
+    assert other.cache.tokens == HISTORY, "what knows less is of no use"
+
+
+def test_a_draft_proposes_only_ids_that_the_target_knows_and_refuses_those_it_does_not_know_itself(
+    model: Transformer,
+):
+    memory = ModelDrafter(model, 64, 128, TABLE, vocab_size=5).new_memory()
+    assert memory.reader().read([1, 2, 3], nothing).shape == (1, 5)
+    with pytest.raises(ValueError, match="does not know"):
+        memory.reader().read([1, 2, model.config.vocab_size], nothing)
 
 
 def test_evidence_rises_with_probability_and_every_value_has_a_prior_that_never_falls():

@@ -69,7 +69,7 @@ def test_ranking_falls_and_puts_parents_before_children(tree: TokenTree):
 
 @given(trees(), st.integers(0, 50))
 def test_pruning_keeps_a_tree_of_the_most_probable_paths(tree: TokenTree, size: int):
-    pruned = tree.best(size)
+    pruned = tree.only(tree.ranked()[:size])
     assert len(pruned) == 1 + min(size, len(tree) - 1)
     paths, kept = by_path(tree), by_path(pruned)
     assert kept.keys() <= paths.keys()
