@@ -58,11 +58,16 @@ class Answer:
         self._taken = len(self.said), len(self.logprobs)
         return self.said[text:], tuple(self.logprobs[logprobs:])
 
+    @property
+    def is_open(self) -> bool:
+        """Whether more would follow: it goes on, or was cut short."""
+        return self.stop in (None, StopReason.LENGTH, StopReason.DEADLINE)
+
     def cannot_become(self, other: Answer) -> bool:
         """Whether it says something else than `other`, however those of the two that go on will."""
-        if not self.stop and other.said.startswith(self.said):
+        if self.is_open and other.said.startswith(self.said):
             return False
-        if not other.stop and self.said.startswith(other.said):
+        if other.is_open and self.said.startswith(other.said):
             return False
         return self.said != other.said
 

@@ -16,6 +16,9 @@ from engine.slot import Slot
 from engine.speculation import Workspaces, no_workspaces
 from engine.text import TextStream
 
+SPARE_BRANCHES = 4
+"""Branches looked at a step for each alternative wanted."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineBackend:
@@ -85,5 +88,6 @@ class EngineBackend:
             before_layer=before_layer,
             constraint=text,
             workspace=request.workspace,
-            branches=request.alternatives - 1,
+            # Some will say what the text says, or what another does.
+            branches=SPARE_BRANCHES * (request.alternatives - 1),
         )

@@ -167,6 +167,15 @@ class UmbrellaReply:
     """Set in a whole response only; a stream has events of their own."""
 
 
+MAX_NAME_CHARS = 1024
+
+
+def _require_name(field: str, name: str) -> None:
+    """Names are kept for as long as what they name, so they are bounded."""
+    if not 1 <= len(name) <= MAX_NAME_CHARS:
+        raise ValueError(f"{field} must have 1 to {MAX_NAME_CHARS} characters")
+
+
 @dataclass(frozen=True, slots=True)
 class WorkspaceDocument:
     """A document's text, to draft from."""
@@ -176,8 +185,7 @@ class WorkspaceDocument:
     text: str
 
     def __post_init__(self) -> None:
-        if not self.path:
-            raise ValueError("path must not be empty")
+        _require_name("path", self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +202,9 @@ class WorkspacePush:
     """Whether to forget all documents first."""
 
     def __post_init__(self) -> None:
-        if not self.workspace:
-            raise ValueError("workspace must not be empty")
+        _require_name("workspace", self.workspace)
+        for path in self.removed:
+            _require_name("removed", path)
 
 
 HealthState = Literal["starting", "loading", "ready", "draining", "failed"]

@@ -11,6 +11,7 @@ import logging
 import traceback
 from collections import deque
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Generic
 
@@ -61,8 +62,12 @@ class Runner(Generic[S]):
             job.progress = Progress(prompt, deque([Answer(self._backend.text(request, prompt))]))
         progress = job.progress
         with self._pool.lend(request.session, progress.tokens) as slot:
-            while not self._write(job, progress, slot):
-                pass
+            over = self._write(job, progress, slot)
+            while not over:
+                # What the session's slot holds is the text that is typed along, not what stands beside it.
+                spare = self._pool.lend("", progress.tokens) if self._pool.has_spare else nullcontext(slot)
+                with spare as place:
+                    over = self._write(job, progress, place)
 
     def _write(self, job: Job, progress: Progress, slot: S) -> bool:
         """Bring the text that `job` is at to its end. True if the job is over."""

@@ -61,8 +61,9 @@ def _penalise(logits: Tensor, history: Sequence[int], penalty: float) -> Tensor:
 def _biased(logits: Tensor, bias: Sequence[tuple[int, float]]) -> Tensor:
     ids, values = zip(*bias, strict=True)
     # Finite, so that something is left to choose where all that may come is ruled out.
-    added = torch.tensor(values, dtype=logits.dtype, device=logits.device).clamp_(min=-RULED_OUT)
-    return logits.index_add(0, torch.tensor(ids, device=logits.device), added)
+    added = torch.tensor(values, dtype=torch.double, device=logits.device).clamp_(min=-RULED_OUT)
+    # In double precision, so that what is ruled out keeps its order where nothing else is left.
+    return logits.double().index_add(0, torch.tensor(ids, device=logits.device), added)
 
 
 def processed(logits: Tensor, params: SamplingParams, history: Sequence[int]) -> Tensor:

@@ -55,6 +55,13 @@ class SlotPool(Generic[S]):
         """Whether a slot can be lent."""
         return len(self._entries) < self._capacity or any(not entry.pinned for entry in self._entries)
 
+    @property
+    def has_spare(self) -> bool:
+        """Whether a slot can be lent that no session loses."""
+        return len(self._entries) < self._capacity or any(
+            not entry.pinned and not entry.session for entry in self._entries
+        )
+
     @contextmanager
     def lend(self, session: str, tokens: Sequence[int]) -> Generator[S]:
         """A slot to run the prompt `tokens` in, nobody else's meanwhile. Only while one is `available`."""

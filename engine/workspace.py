@@ -19,6 +19,10 @@ from engine.workspace_index import WorkspaceIndex, packed
 BUDGET_TOKENS = 2_000_000
 QUEUE_BYTES = 64 << 20
 """Memory of pushes that wait, such as for the models to be loaded."""
+PUSH_BYTES = 256
+"""Memory of a push beside its strings."""
+DOCUMENT_TOKENS = 64
+"""What a document counts for beside its own tokens, for its name and its places in dictionaries."""
 ROUND_BYTES = 4 << 20
 """Memory of pushes that are indexed together: sorting once is cheaper than sorting often."""
 
@@ -129,7 +133,10 @@ class Workspaces:
             for push in pushes:
                 changes.setdefault(push.workspace, _Change()).take(push)
             for key, change in changes.items():
-                self._apply(key, change, encode)
+                try:
+                    self._apply(key, change, encode)
+                except Exception as error:  # noqa: BLE001 - later pushes must find a thread that takes them
+                    log.warning("a push to a workspace was lost: %s while indexing it", type(error).__name__)
             with self._changed:
                 self._in_work = 0
 
@@ -158,10 +165,13 @@ class Workspaces:
         known = self.snapshot(key)
         index = WorkspaceIndex() if known is None or change.clear else known
         self._put(key, index.changed(added, change.removed | change.texts.keys()))
-        while (excess := self.tokens - self._budget_tokens) > 0:
+        while (excess := self._cost() - self._budget_tokens) > 0:
             with self._changed:
                 key, index = next(iter(self._indexes.items()))
             self._put(key, index.changed({}, index.oldest(excess)))
+
+    def _cost(self) -> int:
+        return sum(index.tokens + DOCUMENT_TOKENS * index.documents for index in self._held())
 
     def _put(self, key: str, index: WorkspaceIndex) -> None:
         with self._changed:
@@ -172,7 +182,8 @@ class Workspaces:
 
 def _size_bytes(push: WorkspacePush) -> int:
     strings: Iterable[str] = (s for document in push.documents for s in (document.path, document.text))
-    return sum(map(sys.getsizeof, strings)) + sum(map(sys.getsizeof, push.removed))
+    strings = (push.workspace, *strings, *push.removed)
+    return PUSH_BYTES + sum(map(sys.getsizeof, strings))
 
 
 def _encoded(text: str, encode: Callable[[str], Sequence[int]]) -> Sequence[int]:

@@ -19,6 +19,8 @@ from umbrella_lsp.watch import read_source
 
 SETTLE_S = 0.3
 """Wait for so long before a push: files change in groups, and are found one after the other."""
+MOST_PENDING = 20_000
+"""Paths that wait for an engine. Beyond that, only files that it has had are looked at again."""
 BATCH_CHARS = 500_000
 """Text in one push, about."""
 
@@ -52,8 +54,9 @@ class Pusher:
 
     def touched(self, path: str) -> None:
         """A file came or changed, or a file or directory went or is none of the workspace's any more."""
-        self._pending[path] = None
-        self._wake.set()
+        if len(self._pending) < MOST_PENDING or path in self._known:
+            self._pending[path] = None
+            self._wake.set()
 
     def saved(self, path: str) -> None:
         """A document was saved or closed: the file, if it is one of the workspace's, may have changed."""
@@ -84,7 +87,9 @@ class Pusher:
             return False
         self._holder = None  # Until it has what is taken from the pending now.
         documents, removed = await self._next_batch()
-        await client.push_workspace(WorkspacePush(workspace, documents, removed, clear=is_new))
+        # What went was mostly no source at all.
+        if documents or removed or is_new:
+            await client.push_workspace(WorkspacePush(workspace, documents, removed, clear=is_new))
         self._holder = holder
         return True
 

@@ -71,7 +71,7 @@ def read_source(file: Path) -> str | None:
         if file.stat().st_size > MAX_FILE_BYTES:
             return None
         return normalised(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):  # Among the latter: no UTF-8, or a name with a zero byte.
         return None
 
 

@@ -24,7 +24,7 @@ def run(
     with bench(backend) as at:
         result = at.run(request)
         extra = int(at.layers - ALONE) // LAYERS
-    assert len(backend.slots) == 1
+    assert len(backend.slots) <= 2, "the session's own, and one beside it"
     assert result.chunks[-1].counts.target_passes == 6 + extra
     return result, extra
 

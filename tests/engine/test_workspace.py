@@ -18,7 +18,7 @@ from engine.client import Endpoint, EngineClient
 from engine.draft.suffix import CONTINUATION, LONGEST, Match
 from engine.errors import RequestError
 from engine.protocol import WorkspaceDocument, WorkspacePush
-from engine.workspace import Workspaces
+from engine.workspace import DOCUMENT_TOKENS, Workspaces
 from engine.workspace_index import SHORTEST, WorkspaceIndex, packed
 from tests.engine.fakes import DEADLINE_S, eventually, running_engine
 from tests.engine.tiny_tokenizer import write_tokenizer
@@ -175,7 +175,7 @@ def test_what_is_pushed_is_found_in_its_own_workspace_until_it_is_replaced_remov
 
 
 def test_beyond_the_budget_the_workspace_used_least_recently_loses_its_oldest_documents() -> None:
-    with started(budget_tokens=30) as workspaces:
+    with started(budget_tokens=28 + 3 * DOCUMENT_TOKENS) as workspaces:
         after(workspaces, push("one", {"a": "one.a-one", "b": "one.b-one"}), push("two", {"a": "two.a-two"}))
         assert follows(workspaces, "one", "one.") == ["b-one", "a-one"]
         after(workspaces, push("three", {"a": "three.a-three"}))
@@ -207,7 +207,7 @@ def test_pushes_never_wait_and_those_from_before_the_tokenizer_is_known_are_kept
 
 
 def test_of_pushes_that_wait_the_oldest_are_dropped_where_they_are_too_much() -> None:
-    workspaces = Workspaces(queue_bytes=5000)
+    workspaces = Workspaces(queue_bytes=6000)
     for n in range(10):
         workspaces.push(push("one", {f"{n}": "x" * 1000}))
     workspaces.start(spelled)
