@@ -232,6 +232,25 @@ def test_alternatives_are_other_texts_and_cost_less_than_texts_of_their_own(tmp_
     assert worker.stop(DEADLINE_S)
 
 
+def test_alternatives_come_also_where_the_text_was_foreseen_and_leave_it_in_its_slot() -> None:
+    shipped = EngineBackend.load(EngineConfig(threads=1), lambda _share: None)
+    worker = Worker(lambda _progress: shipped, Metrics(), slots=2, max_queue=4)
+    worker.start()
+    segments = (Segment("prefix", CODE[:120]),)
+    plain = replace(
+        request("", max_tokens=12), prompt=CodePrompt(segments), session="editor", temperature=0.0
+    )
+    main = run(worker, plain).text
+    for _ in range(2):  # Drafted by the draft, then by the answer before.
+        several = run(worker, replace(plain, alternatives=3))
+        assert several.texts[0] == main
+        assert len(set(several.texts)) == 3
+    grown = replace(plain, prompt=CodePrompt((Segment("prefix", CODE[:120] + main[:8]),)))
+    counts = run(worker, grown).chunks[-1].counts
+    assert counts.prompt - counts.reused <= 3, "the text that was shown is still there"
+    assert worker.stop(DEADLINE_S)
+
+
 def test_a_checkpoint_cut_short_is_named_by_health(tmp_path: Path) -> None:
     folder = tmp_path / "target"
     config = EngineConfig(model=model(folder, 0), draft_model=None)

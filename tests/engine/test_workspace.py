@@ -233,6 +233,25 @@ def test_a_document_that_cannot_be_encoded_costs_the_others_nothing(
     workspaces.close(DEADLINE_S)
 
 
+def test_a_push_that_cannot_be_indexed_costs_the_later_ones_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    workspaces = Workspaces()
+    workspaces.start(lambda text: [1 << 40] if text == "secret" else spelled(text))
+    after(workspaces, push("one", {"a": "secret"}), push("one", {"b": "new text"}))
+    assert follows(workspaces, "one", "new") == [" text"]
+    assert "secret" not in caplog.text
+    workspaces.close(DEADLINE_S)
+
+
+def test_names_are_bounded_for_they_are_kept() -> None:
+    for build in (lambda name: push(name, {"a": "x"}), lambda name: push("one", {name: "x"})):
+        build("n" * 1024)
+        for name in ("", "n" * 1025):
+            with pytest.raises(ValueError, match="1 to 1024"):
+                build(name)
+    with pytest.raises(ValueError, match="removed"):
+        push("one", removed=("n" * 1025,))
+
+
 def test_a_document_is_encoded_as_a_prompt_is(tmp_path: Path) -> None:
     tokenizer = write_tokenizer(tmp_path)
     text = "def add(self):\n    return '<|eot_id|>'\n"
