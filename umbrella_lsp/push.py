@@ -73,25 +73,22 @@ class Pusher:
                 # One that went away is found again by whoever needs it; one that refuses does without.
                 with suppress(UmbrellaError):
                     async with aclosing(EngineClient(self._endpoint)) as client:
-                        while await self._push(client):
-                            pass
+                        await self._push(client, self._workspace)
 
-    async def _push(self, client: EngineClient) -> bool:
-        """Push one batch. False if there was nothing to push."""
-        workspace = self._workspace
+    async def _push(self, client: EngineClient, workspace: str) -> None:
+        """Push what there is to push, in batches."""
         holder = (await client.health()).pid, workspace
         is_new = holder != self._holder
         if is_new:
             self._pending = self._known | self._pending
-        elif not self._pending:
-            return False
-        self._holder = None  # Until it has what is taken from the pending now.
-        documents, removed = await self._next_batch()
-        # What went was mostly no source at all.
-        if documents or removed or is_new:
-            await client.push_workspace(WorkspacePush(workspace, documents, removed, clear=is_new))
+        self._holder = None  # Until it has everything.
+        while is_new or self._pending:
+            documents, removed = await self._next_batch()
+            # What went was mostly no source at all.
+            if documents or removed or is_new:
+                await client.push_workspace(WorkspacePush(workspace, documents, removed, clear=is_new))
+            is_new = False
         self._holder = holder
-        return True
 
     async def _next_batch(self) -> tuple[tuple[WorkspaceDocument, ...], tuple[str, ...]]:
         """Documents that came or changed and names of those that went, of the paths touched first."""

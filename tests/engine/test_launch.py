@@ -126,7 +126,7 @@ def test_a_signal_ends_an_engine_as_cleanly(place: RuntimeDir) -> None:
 def test_another_configuration_is_told_and_the_running_one_wins(place: RuntimeDir, tmp_path: Path) -> None:
     first = ensure(written(tmp_path, 'model = "fake"'))
     assert first.notice == ""
-    second = ensure(written(tmp_path, 'model = "fake"\nslots = 3'))
+    second = ensure(written(tmp_path, 'model = "fake"\nslots = 4'))
     assert pid_of(second) == pid_of(first)
     assert "umbrella-engine stop" in second.notice
     assert ensure().notice == "", "who names no configuration has asked for none"

@@ -82,6 +82,7 @@ class Broken:
 
     def __init__(self) -> None:
         self._model = draft_model()
+        self.config = self._model.config
         self.passes = 0
 
     def new_cache(self, capacity: int) -> KVCache:

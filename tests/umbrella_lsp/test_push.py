@@ -109,6 +109,7 @@ def test_another_engine_or_another_key_gets_everything_anew(
             pusher.touched(str(a))
             pusher.reached(endpoint(runtime_dir))
             assert await next_push(engine) == body({a: "a = 1\n"}, clear=True)
+            await until(lambda: pusher._holder is not None)  # The answer has come, too.
             engine.pid += 1
             pusher.touched(str(b))
             assert await next_push(engine) == body({a: "a = 1\n", b: "b = 1\n"}, clear=True)
@@ -129,6 +130,7 @@ def test_an_engine_that_is_away_gets_what_it_missed_when_it_is_back(
                 pusher.touched(str(a))
                 pusher.reached(endpoint(runtime_dir))
                 assert await next_push(engine) == body({a: "a = 1\n"}, clear=True)
+                await until(lambda: pusher._holder is not None)  # The answer has come, too.
             pusher.touched(str(b))
             await until(lambda: not pusher._wake.is_set())
             with running(runtime_dir) as engine:

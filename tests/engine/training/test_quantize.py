@@ -38,6 +38,7 @@ def write_quantisable(folder: Path) -> None:
         folder,
         vocab_size=320,
         hidden_size=128,
+        head_dim=32,
         intermediate_size=256,
         num_hidden_layers=2,
         tie_word_embeddings=True,
