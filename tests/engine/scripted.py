@@ -229,7 +229,7 @@ class ScriptedDrafter:
     def new_memory(self) -> ScriptedDrafter:
         return self
 
-    def adopt(self, other: DraftMemory, length: int) -> None:
+    def adopt(self, other: DraftMemory, tokens: Sequence[int]) -> None:
         pass
 
     def open(self, opening: Opening) -> ScriptedDrafter:

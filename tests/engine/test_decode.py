@@ -179,7 +179,7 @@ class Faulty:
     def new_memory(self) -> "Faulty":
         return self
 
-    def adopt(self, other: object, length: int) -> None: ...
+    def adopt(self, other: object, tokens: Sequence[int]) -> None: ...
 
     def open(self, opening: Opening) -> "Faulty":
         self.steps += self.method == "open"

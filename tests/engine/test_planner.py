@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -95,7 +96,7 @@ class Guesser:
     def open(self, opening: Opening) -> Guesser:
         return self
 
-    def adopt(self, other: DraftMemory, length: int) -> None: ...
+    def adopt(self, other: DraftMemory, tokens: Sequence[int]) -> None: ...
 
     def begin(self, history: object) -> None:
         self._last = 0
