@@ -10,9 +10,10 @@ from typing import cast
 
 from torch import Tensor
 
+from engine.draft.model import possible
 from engine.policy.base import Position
 from engine.protocol import StopReason
-from engine.sampling import Choice, SamplingParams, only, processed
+from engine.sampling import Choice, SamplingParams, processed
 from engine.tree import TokenTree
 
 UNLIKELY = 50.0
@@ -98,8 +99,7 @@ class _Verified:
 
     def _allowed(self, node: int) -> Tensor:
         """Logits of what may follow `node` [vocab]."""
-        ids = self.position.outlook.allowed(self.tree.path(node))
-        return self.logits[node] if ids is None else only(self.logits[node], ids)
+        return possible(self.position.outlook, self.tree, [node], self.logits[node : node + 1])[0]
 
     def logprobs(self, node: int) -> Tensor:
         """Natural log-probabilities under the target of what may follow `node` [vocab]."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.costs import CostTable
-from engine.draft.base import BeforeLayer, DraftMemory, Growth, Opening
+from engine.draft.base import BeforeLayer, DraftMemory, Growth, Opening, Outlook
 from engine.kv_cache import KVCache
 from engine.model import Block, Transformer
 from engine.prefill import prefill
@@ -38,6 +38,15 @@ PRIORS = (
     ),
 )
 """By evidence. What the target likes best is drawn more often than a draft, in two minds, thinks."""
+
+
+def possible(outlook: Outlook, tree: TokenTree, nodes: Sequence[int], logits: Tensor) -> Tensor:
+    """`logits` [len(nodes), vocab] with what may not follow each of `nodes` ruled out."""
+    allowed = [outlook.allowed(tree.path(node)) for node in nodes]
+    if all(ids is None for ids in allowed):
+        return logits
+    rows = (row if ids is None else only(row, ids) for row, ids in zip(logits, allowed, strict=True))
+    return torch.stack([*rows])
 
 
 class TreeReader:
@@ -131,10 +140,7 @@ class ModelSession:
         else:
             logits = self._reader.read(growth.history, before_layer)
         self._expanded.update(frontier)
-        allowed = [growth.outlook.allowed(growth.tree.path(node)) for node in frontier]
-        if any(ids is not None for ids in allowed):
-            rows = [row if ids is None else only(row, ids) for row, ids in zip(logits, allowed, strict=True)]
-            logits = torch.stack(rows)
+        logits = possible(growth.outlook, growth.tree, frontier, logits)
         self._branch(growth, frontier, logits.softmax(-1))
 
     @staticmethod

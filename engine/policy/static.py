@@ -8,10 +8,9 @@ from typing import cast
 from torch import Tensor
 
 from engine.draft.base import BeforeLayer, DraftMemory, Opening
-from engine.draft.model import ModelDrafter, ModelMemory, TreeReader
+from engine.draft.model import ModelDrafter, ModelMemory, TreeReader, possible
 from engine.policy.base import Attempt, Position
 from engine.policy.growmap import GrowMap
-from engine.sampling import only
 from engine.tree import TokenTree
 
 
@@ -51,11 +50,10 @@ class StaticSession:
                 logits = self._reader.run(tree, at, before_layer)
             else:
                 logits = self._reader.read(position.history, before_layer)
+            logits = possible(position.outlook, tree, at, logits)
             for row, node in enumerate(wanted):
-                allowed = position.outlook.allowed(tree.path(at[row]))
-                choices = logits[row] if allowed is None else only(logits[row], allowed)
                 successors = self._map.successors[node]
-                for child, token in zip(successors, _ranked(choices, len(successors)), strict=False):
+                for child, token in zip(successors, _ranked(logits[row], len(successors)), strict=False):
                     # The shape is given, so nothing depends on the guesses' chances.
                     place[child] = tree.add(at[row], token, 1.0)
 
