@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from engine.draft.base import Outlook
-from engine.protocol import SegmentFate, StopReason, TokenCounts
+from engine.protocol import SegmentFate, StopReason, Tier, TokenCounts
 from engine.request import GenerationRequest
 from engine.slots import Reusable
 
@@ -72,12 +73,25 @@ class Text(Protocol):
     def finish(self) -> str: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What to expect of loaded models, as `engine.protocol.Health` tells it. 0 where it is not known."""
+
+    pass_ms: float = 0.0
+    draft_ms: float = 0.0
+
+
 class Backend(Protocol[S]):
     """Loaded models. Called on the worker's thread only."""
 
     @property
     def max_length(self) -> int:
         """Tokens of context, prompt and answer together."""
+        ...
+
+    @property
+    def speed(self) -> Speed:
+        """What passes take, as measured while loading."""
         ...
 
     def encode(self, request: GenerationRequest) -> BuiltPrompt:
@@ -88,8 +102,8 @@ class Backend(Protocol[S]):
         """A fresh stop rule and text collector for what follows `prompt`."""
         ...
 
-    def new_slot(self) -> S:
-        """Empty caches."""
+    def new_slot(self, tier: Tier) -> S:
+        """Empty caches for requests of `tier`."""
         ...
 
     def generate(
@@ -101,7 +115,7 @@ class Backend(Protocol[S]):
         max_tokens: int,
         before_layer: Callable[[int], None],
     ) -> Iterator[Step]:
-        """Continue `tokens`; see `engine.decode.Decoder.generate`.
+        """Continue `tokens` with the model of the request's tier; see `engine.decode.Decoder.generate`.
 
         `before_layer` may run another generation, in another slot, to its end before it returns.
         Steps have branches where `request` wants alternatives.

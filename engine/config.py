@@ -55,7 +55,8 @@ class EngineConfig:
     threads: int | None = None
     """CPU threads. None: what torch thinks best."""
     slots: int = 3
-    """Prompts whose keys and values stay cached. Three let a chat and a prefetch be interrupted unharmed."""
+    """Prompts whose keys and values stay cached. Three let a chat and a prefetch be interrupted unharmed. The
+    draft tier has slots of its own."""
     idle_s: float = 900.0
     """Seconds without a request after which the engine ends. 0: never."""
     max_queue: int = 64

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from engine.backend import BuiltPrompt, Text
+from engine.backend import BuiltPrompt, Speed, Text
 from engine.config import EngineConfig
-from engine.decode import Step
+from engine.decode import Decoder, Step
 from engine.errors import RequestError
 from engine.loaded import LoadedEngine
+from engine.protocol import Tier
 from engine.request import CodePrompt, GenerationRequest, TextPrompt
 from engine.sampling import SamplingParams
 from engine.slot import Slot
@@ -38,6 +39,11 @@ class EngineBackend:
         """Tokens of context, prompt and answer together."""
         return self.engine.decoder.max_length
 
+    @property
+    def speed(self) -> Speed:
+        """What passes take, as measured while loading."""
+        return self.engine.speed
+
     def encode(self, request: GenerationRequest) -> BuiltPrompt:
         """The request's prompt. Raises RequestError if there can be none, or it biases unknown tokens."""
         known = self.engine.tokenizer.vocab_size
@@ -55,9 +61,9 @@ class EngineBackend:
         stop = replace(request.stop, strings=(*request.stop.strings, *prompt.stop_strings))
         return self.engine.text_stream(prompt.tokens, stop, prompt.owed)
 
-    def new_slot(self) -> Slot:
-        """Empty caches."""
-        return self.engine.decoder.new_slot()
+    def new_slot(self, tier: Tier) -> Slot:
+        """Empty caches for requests of `tier`."""
+        return self._decoder(tier).new_slot()
 
     def generate(
         self,
@@ -68,7 +74,7 @@ class EngineBackend:
         max_tokens: int,
         before_layer: Callable[[int], None],
     ) -> Iterator[Step]:
-        """Continue `tokens` by at most `max_tokens`."""
+        """Continue `tokens` by at most `max_tokens`, with the model of the request's tier."""
         params = SamplingParams(
             temperature=request.temperature,
             top_k=request.top_k,
@@ -78,7 +84,7 @@ class EngineBackend:
             logit_bias=request.logit_bias,
             seed=request.seed,
         )
-        return self.engine.decoder.generate(
+        return self._decoder(request.tier).generate(
             tokens,
             slot,
             params,
@@ -91,3 +97,9 @@ class EngineBackend:
             # Some will say what the text says, or what another does.
             branches=SPARE_BRANCHES * (request.alternatives - 1),
         )
+
+    def _decoder(self, tier: Tier) -> Decoder:
+        if tier == "target":
+            return self.engine.decoder
+        assert self.engine.draft is not None, "refused before it got here: see engine.api.body"
+        return self.engine.draft

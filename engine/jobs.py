@@ -8,14 +8,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 from engine.alternatives import Answer
 from engine.backend import BuiltPrompt
 from engine.errors import UmbrellaError
-from engine.protocol import SegmentFate, StopReason, Timings, TokenCounts
+from engine.protocol import Priority, SegmentFate, StopReason, Tier, Timings, TokenCounts
 from engine.request import GenerationRequest
 
-RANKS = {"typing": 0, "chat": 1, "prefetch": 2}
+PRIORITIES: tuple[Priority, ...] = ("typing", "chat", "prefetch")
+TIERS: tuple[Tier, ...] = ("draft", "target")
+"""A draft's text takes less than a layer or two of a target that is slow: the target's can wait for it."""
+RANKS = {kind: rank for rank, kind in enumerate(product(PRIORITIES, TIERS))}
 IDLE_RANK = len(RANKS)
 
 
@@ -52,6 +56,7 @@ class Chunk:
     timings: Timings
     ending: Ending | None = None
     index: int = 0
+    tier: Tier = "target"
 
     @property
     def over(self) -> bool:
@@ -101,7 +106,7 @@ class Job:
     def __init__(self, request: GenerationRequest, deliver: Deliver, sequence: int) -> None:
         self.request = request
         self.deliver = deliver
-        self.key = (RANKS[request.priority], sequence)
+        self.key = (RANKS[request.priority, request.tier], sequence)
         """Order in the queue. An interrupted job keeps its own, so it goes before later ones."""
         self.accepted_ms = self._booked_ms = now_ms()
         self.queue_ms = self.prefill_ms = self.decode_ms = 0.0
@@ -168,7 +173,10 @@ class Job:
         if answer.stop is not None:
             last = len(progress.answers) == 1
             ending = Ending(answer.stop, answer.text.stop_string, prompt.fates, prompt.truncated, last)
-        return Chunk(*answer.take(), progress.counts, self.timings(), ending, answer.index)
+        tier, counts = self.request.tier, progress.counts
+        if tier == "draft":
+            counts = replace(counts, target_passes=0)  # They were the draft's.
+        return Chunk(*answer.take(), counts, self.timings(), ending, answer.index, tier)
 
     def timings(self) -> Timings:
         """Time spent so far."""

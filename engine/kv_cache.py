@@ -146,6 +146,8 @@ class KVCache:
             raise ValueError(
                 f"cannot adopt {length} tokens of {other.length} into a KV cache of {self.capacity}"
             )
-        self._store[:, :, :, :length] = other._store[:, :, :, :length]
+        # What both have of them is the same already, and is most of it between one key and the next.
+        new = slice(self.common_prefix(other.tokens[:length]), length)
+        self._store[:, :, :, new] = other._store[:, :, :, new]
         self.tokens[:] = other.tokens[:length]
         self._scratch = 0

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.backend import Speed
 from engine.checkpoint import Checkpoint, find
 from engine.config import EngineConfig
-from engine.decode import Decoder
+from engine.decode import PLAIN, Decoder
 from engine.errors import CheckpointError, ConfigError
 from engine.graphs import replay_passes
 from engine.healing import Beginnings, Debt
@@ -20,6 +21,18 @@ from engine.speculation import TimedModel, Workspaces, most_rows, no_workspaces,
 from engine.templates import TEMPLATES
 from engine.text import TextStream
 from engine.tokenizer import Tokenizer
+
+LINE_TOKENS, KEY_ROWS = 10, 8
+"""Tokens of a short line, and those of a prompt that differ from the one before a key was typed."""
+
+
+def speed_of(target: TimedModel, draft: TimedModel | None) -> Speed:
+    """What to expect of a target, and of the draft tier while it waits for one of the target's layers."""
+    pass_ms = target.costs.ms(1)
+    if draft is None:
+        return Speed(pass_ms)
+    layer_ms = pass_ms / target.transformer.num_layers
+    return Speed(pass_ms, layer_ms + draft.costs.ms(KEY_ROWS) + (LINE_TOKENS - 1) * draft.costs.ms(1))
 
 
 def require_known_ids(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
@@ -50,6 +63,9 @@ class LoadedEngine:
 
     name: str
     decoder: Decoder
+    draft: Decoder | None
+    """The draft model in the target's place, for the draft tier; None if there is no draft model."""
+    speed: Speed
     prompts: PromptBuilder
     tokenizer: Tokenizer
     begin_token: int | None
@@ -102,6 +118,8 @@ class LoadedEngine:
         return LoadedEngine(
             name=config.model,
             decoder=Decoder(target.transformer, policy, max_length),
+            draft=Decoder(timed_draft.transformer, PLAIN, max_length) if timed_draft else None,
+            speed=speed_of(target, timed_draft),
             prompts=PromptBuilder(template, tokenizer, max_length),
             tokenizer=tokenizer,
             begin_token=checkpoint.config.bos_token_id,

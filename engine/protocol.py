@@ -17,6 +17,7 @@ PROTOCOL_VERSION = 1
 SegmentKind = Literal["prefix", "suffix", "definition", "snippet", "edit"]
 Stability = Literal["stable", "volatile"]
 Priority = Literal["typing", "chat", "prefetch"]
+Tier = Literal["target", "draft"]
 Fate = Literal["kept", "trimmed", "dropped"]
 
 
@@ -88,6 +89,11 @@ class UmbrellaRequest:
     workspace: str = ""
     """The key its text was pushed under; see `WorkspacePush`."""
     priority: Priority = "typing"
+    """How urgent it is: between two layers, what is more urgent goes first."""
+    tier: Tier = "target"
+    """Who writes the text. ``draft`` is the draft model alone, for a first answer where the target is slow:
+    it goes before what the target does for the same priority, in the middle of a pass too. Only ``target``
+    promises what the target says. Refused where there is no draft model."""
     n: int = 1
     """Texts wanted: the main one and its best alternatives, fewer where no more are known."""
     stop: StopSpec = field(default_factory=StopSpec)
@@ -126,6 +132,7 @@ class TokenCounts:
     accepted: int = 0
     """Of those, the ones that were emitted."""
     target_passes: int = 0
+    """None for a text of the draft tier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +165,15 @@ class UmbrellaReply:
     index: int = 0
     """Which text this event belongs to: 0 is the main one. They follow one another."""
     logprobs: tuple[float, ...] = ()
-    """Natural log-probability, under the target, of each token of this event."""
+    """Natural log-probability of each token of this event, under the model of the `tier`."""
     stop: StopReason | None = None
     """Set in a text's last event only."""
     segments: tuple[SegmentFate, ...] = ()
     """Set in a text's last event only."""
     alternatives: tuple[Alternative, ...] = ()
-    """Set in a whole response only; a stream has events of their own."""
+    """Set in a whole response only; a stream has events of their own, which follow the main text's last."""
+    tier: Tier = "target"
+    """Who wrote it."""
 
 
 MAX_NAME_CHARS = 1024
@@ -224,3 +233,8 @@ class Health:
     busy: bool = False
     """Whether a generation runs or waits."""
     message: str = ""
+    pass_ms: float = 0.0
+    """What a pass of the target over one token takes, measured when it was loaded; 0 until then. What a
+    request's passes took is in the timings of its reply."""
+    draft_ms: float = 0.0
+    """What a short line of the draft tier takes, about; 0 until models are loaded, or if there is none."""

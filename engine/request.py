@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.protocol import Priority, Segment, StopSpec
+from engine.protocol import Priority, Segment, StopSpec, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ class GenerationRequest:
     session: str = ""
     workspace: str = ""
     priority: Priority = "typing"
+    tier: Tier = "target"
     alternatives: int = 1
     """Texts wanted at most, the main one included."""
     speculative: bool = True

@@ -20,10 +20,13 @@ from engine.backend import Backend, S, Step
 from engine.errors import EngineUnavailable, UmbrellaError
 from engine.jobs import Cancelled, Chunk, Ending, Job, JobQueue, Preempted, Progress
 from engine.metrics import Metrics
-from engine.protocol import StopReason, TokenCounts
+from engine.protocol import StopReason, Tier, TokenCounts
 from engine.slots import SlotPool
 
 log = logging.getLogger(__name__)
+
+DRAFT_SLOTS = 2
+"""Of the draft tier: a document's, and one beside it for what is fetched ahead or is an alternative."""
 
 
 class Runner(Generic[S]):
@@ -31,7 +34,10 @@ class Runner(Generic[S]):
 
     def __init__(self, backend: Backend[S], slots: int, queue: JobQueue, metrics: Metrics) -> None:
         self._backend = backend
-        self._pool = SlotPool(slots, backend.new_slot)
+        self._pools: dict[Tier, SlotPool[S]] = {
+            "target": SlotPool(slots, lambda: backend.new_slot("target")),
+            "draft": SlotPool(DRAFT_SLOTS, lambda: backend.new_slot("draft")),
+        }
         self._queue = queue
         self._metrics = metrics
 
@@ -42,8 +48,7 @@ class Runner(Generic[S]):
         except Cancelled:
             end_cancelled(job, self._metrics)
         except Preempted:
-            if not self._queue.put(job):
-                end_cancelled(job, self._metrics)
+            self._put_back(job)
         except UmbrellaError as error:
             job.end(error)
         except Exception as error:  # noqa: BLE001 - one request's failure is not the engine's
@@ -60,12 +65,14 @@ class Runner(Generic[S]):
         if job.progress is None:
             prompt = self._backend.encode(request)
             job.progress = Progress(prompt, deque([Answer(self._backend.text(request, prompt))]))
-        progress = job.progress
-        with self._pool.lend(request.session, progress.tokens) as slot:
+        progress, pool = job.progress, self._pools[request.tier]
+        # What the session's slot holds is the text that is typed along, neither what may follow it nor what
+        # stands beside it; and whoever types need not wait for the slot, nor have it copied.
+        ahead = request.priority == "prefetch" and pool.has_spare
+        with pool.lend("" if ahead else request.session, progress.tokens) as slot:
             over = self._write(job, progress, slot)
             while not over:
-                # What the session's slot holds is the text that is typed along, not what stands beside it.
-                spare = self._pool.lend("", progress.tokens) if self._pool.has_spare else nullcontext(slot)
+                spare = pool.lend("", progress.tokens) if pool.has_spare else nullcontext(slot)
                 with spare as place:
                     over = self._write(job, progress, place)
 
@@ -105,16 +112,22 @@ class Runner(Generic[S]):
     def _give_way(self, job: Job) -> None:
         """Run what is more urgent than `job`, which stands between two layers and then goes on.
 
-        Raises Preempted if there is no slot for that but the one `job` is in.
+        Raises Preempted if there is no slot for that but those of paused jobs and the one `job` is in.
         """
         self._metrics.preemptions.inc()
-        if not self._pool.available:
-            raise Preempted
         job.book()
         while not job.cancelled and (urgent := self._queue.take_before(job)):
+            if not self._pools[urgent.request.tier].available:
+                self._put_back(urgent)
+                raise Preempted
             self.run(urgent)
             self._queue.done(urgent)
         job.book(waited=True)
+
+    def _put_back(self, job: Job) -> None:
+        """Let `job`, which was begun, wait again."""
+        if not self._queue.put(job):
+            end_cancelled(job, self._metrics)
 
     def _note_failures(self, job: Job, progress: Progress, step: Step) -> None:
         for name in set(step.failed) - progress.failed:

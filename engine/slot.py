@@ -23,12 +23,13 @@ class Slot:
         return self.target.common_prefix(tokens)
 
     def adopt(self, other: Slot, tokens: Sequence[int]) -> None:
-        """Take over the keys and values that `other` has of `tokens`, if those are more than our own.
+        """Take over what `other` has of `tokens`, and its text to draft from, if that is more than our own.
 
         `other` stays as it is, a pass in flight included.
         """
         shared = other.reusable(tokens)
         if shared > self.reusable(tokens):
             self.target.adopt(other.target, shared)
+            self.text = list(other.text)
         for ours, theirs in zip(self.drafts, other.drafts, strict=True):
             ours.adopt(theirs, tokens)

@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Generic
 
-from engine.backend import Backend, Load, S
+from engine.backend import Backend, Load, S, Speed
 from engine.errors import EngineUnavailable, UmbrellaError
 from engine.jobs import Cancelled, Deliver, Job, JobQueue
 from engine.metrics import Metrics
@@ -40,6 +40,8 @@ class Worker(Generic[S]):
         """0 to 1: how much is loaded."""
         self.failure = ""
         """Why loading failed, and what to do about it."""
+        self.speed = Speed()
+        """What to expect of the models, once they are loaded."""
         metrics.watch_queue(self._queue.__len__)
 
     def start(self) -> None:
@@ -123,7 +125,7 @@ class Worker(Generic[S]):
             log.exception("loading failed")
             self._fail(f"Loading failed: {error} ({type(error).__name__}). The engine's log has the details.")
             return None
-        self.load_share = 1.0
+        self.load_share, self.speed = 1.0, backend.speed
         self._last_active = time.monotonic()
         if self.state == "loading":
             self.state = "ready"

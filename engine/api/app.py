@@ -54,6 +54,8 @@ class Routes:
             pid=os.getpid(),
             busy=self.worker.busy,
             message=self.worker.failure,
+            pass_ms=self.worker.speed.pass_ms,
+            draft_ms=self.worker.speed.draft_ms,
         )
         return Response(msgspec.json.encode(health), media_type="application/json")
 

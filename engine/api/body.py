@@ -9,7 +9,9 @@ from typing import TypeVar, cast
 import msgspec
 from starlette.requests import Request
 
+from engine.config import EngineConfig
 from engine.errors import RequestError
+from engine.protocol import Tier, UmbrellaRequest
 from engine.schema import SchemaError, read
 
 T = TypeVar("T")
@@ -56,6 +58,17 @@ async def read_body(request: Request, cls: type[T]) -> T:
 def chosen_seed(seed: int | None) -> int:
     """`seed`, or a new one where it is left open."""
     return secrets.randbits(32) if seed is None or seed < 0 else seed
+
+
+def served_tier(ours: UmbrellaRequest, config: EngineConfig) -> Tier:
+    """The tier that is asked for. Raises RequestError if `config` has none such."""
+    if ours.tier == "draft" and config.model_drafted_with is None:
+        raise RequestError(
+            "umbrella.tier: this engine runs no draft model, so only the target can answer. Leave the field "
+            "out, or configure draft_model, with an engine other than ar.",
+            "umbrella.tier",
+        )
+    return ours.tier
 
 
 def token_biases(value: object) -> tuple[tuple[int, float], ...]:

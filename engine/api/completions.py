@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from engine.api.body import as_strings, chosen_seed, token_biases
+from engine.api.body import as_strings, chosen_seed, served_tier, token_biases
 from engine.api.respond import umbrella_of
 from engine.config import EngineConfig
 from engine.errors import RequestError
@@ -87,6 +87,7 @@ def to_request(body: CompletionBody, config: EngineConfig) -> GenerationRequest:
         session=ours.session,
         workspace=ours.workspace,
         priority=ours.priority,
+        tier=served_tier(ours, config),
         alternatives=ours.n,
         speculative=ours.speculative,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from engine.api.body import as_strings, chosen_seed, token_biases
+from engine.api.body import as_strings, chosen_seed, served_tier, token_biases
 from engine.api.respond import umbrella_of
 from engine.config import EngineConfig
 from engine.errors import RequestError
@@ -98,6 +98,7 @@ def to_request(body: InfillBody, config: EngineConfig) -> GenerationRequest:
         session=ours.session,
         workspace=ours.workspace,
         priority=ours.priority,
+        tier=served_tier(ours, config),
         alternatives=ours.n,
         speculative=ours.speculative,
     )

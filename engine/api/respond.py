@@ -65,6 +65,7 @@ def umbrella_of(chunk: Chunk, alternatives: Sequence[Chunk] = ()) -> UmbrellaRep
             for other in alternatives
             if other.ending
         ),
+        tier=chunk.tier,
     )
 
 
@@ -199,11 +200,12 @@ class GenerationResponse:
             return
         counts, timings = last.counts, last.timings
         log.info(
-            "%s %s %s queue_ms=%.0f prefill_ms=%.0f decode_ms=%.0f total_ms=%.0f "
+            "%s %s %s tier=%s queue_ms=%.0f prefill_ms=%.0f decode_ms=%.0f total_ms=%.0f "
             "prompt=%d reused=%d generated=%d drafted=%d accepted=%d passes=%d",
             name,
             self.dialect.endpoint,
             outcome,
+            last.tier,
             timings.queue_ms,
             timings.prefill_ms,
             timings.decode_ms,

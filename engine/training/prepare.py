@@ -36,7 +36,7 @@ OURSELVES = "umbrella-lsp"
 
 
 def fetch(pins: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
-    """The pinned wheels, downloaded with pip where `folder` lacks them.
+    """The pinned wheels and source archives, downloaded with pip where `folder` lacks them.
 
     Raises TrainingError where pip cannot get one, and where one has another hash.
     """
@@ -47,15 +47,19 @@ def fetch(pins: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
         if not path.exists():
             _download(f"{pin['package']}=={pin['version']}", path)
         if hashlib.sha256(path.read_bytes()).hexdigest() != pin["sha256"]:
-            raise TrainingError(f"{path} is not the file that corpus.json records; delete it and run again")
+            raise TrainingError(f"{path} is not the file that was pinned; delete it and run again")
         wheels.append(path)
     return wheels
 
 
 def _download(requirement: str, path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    # Wheels are only read, so that those of the one Python that the pins are of serve any other.
-    command += ["--python-version", PYTHON, "--dest", str(path.parent), requirement]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(path.parent)]
+    if path.suffix == ".whl":
+        # Wheels are only read, so that those of the one Python that the pins are of serve any other.
+        command += ["--only-binary=:all:", "--python-version", PYTHON]
+    else:  # Of an archive, pip asks its own set-up for its name and version.
+        command += ["--no-binary=:all:"]
+    command.append(requirement)
     if subprocess.run(command, check=False).returncode or not path.exists():
         raise TrainingError(
             f"pip did not get {path.name}, see above. Without a network, put that file into {path.parent}"

@@ -18,20 +18,20 @@ from typing import Any
 
 import httpx
 
-from engine.backend import BuiltPrompt, Load, Text
+from engine.backend import BuiltPrompt, Load, Speed, Text
 from engine.cli import main
 from engine.client import Endpoint, ask_to_drain, fetch_health
 from engine.config import EngineConfig
 from engine.errors import CheckpointError, EngineUnavailable, RequestError, UmbrellaError
 from engine.jobs import Chunk, Ending
-from engine.protocol import SegmentFate, StopReason, TokenCounts
+from engine.protocol import SegmentFate, StopReason, Tier, TokenCounts
 from engine.request import CodePrompt, GenerationRequest, TextPrompt
 from engine.runtime import RuntimeDir
 from engine.server import listen_tcp, serve
 from engine.text import TextStream
 from engine.workspace import Workspaces
 
-LAYERS = 4
+LAYERS, DRAFT_LAYERS = 4, 1
 END = 0
 DEADLINE_S = 20.0
 """How long a test waits for what must happen."""
@@ -96,7 +96,8 @@ class FakeBackend:
     """One character a token, one token a pass, `LAYERS` layers a pass.
 
     The token after n others is ``answer[n % len(answer)]``: what stands at a position depends on the
-    position alone, as with a real model and a fixed seed.
+    position alone, as with a real model and a fixed seed. The draft tier says the same in upper case, in
+    `DRAFT_LAYERS` layers a pass.
     """
 
     answer: str = "abcdefghijklmnopqrstuvwxyz"
@@ -107,7 +108,9 @@ class FakeBackend:
     failed: tuple[str, ...] = ()
     """Drafters that raise in the second step."""
     max_length: int = 1 << 16
+    speed: Speed = field(default_factory=Speed)
     slots: list[FakeSlot] = field(default_factory=list[FakeSlot])
+    draft_slots: list[FakeSlot] = field(default_factory=list[FakeSlot])
 
     def encode(self, request: GenerationRequest) -> FakePrompt:
         prompt = request.prompt
@@ -126,9 +129,10 @@ class FakeBackend:
     def text(self, request: GenerationRequest, _prompt: BuiltPrompt) -> TextStream:
         return TextStream(chr, {END}, request.stop)
 
-    def new_slot(self) -> FakeSlot:
-        self.slots.append(FakeSlot())
-        return self.slots[-1]
+    def new_slot(self, tier: Tier) -> FakeSlot:
+        slots = self.slots if tier == "target" else self.draft_slots
+        slots.append(FakeSlot())
+        return slots[-1]
 
     def generate(
         self,
@@ -144,10 +148,11 @@ class FakeBackend:
         reused = slot.reusable(tokens)
         slot.tokens = list(tokens)
         for count in range(1, max_tokens + 1):
-            for layer in range(LAYERS):
+            answer = self.answer if request.tier == "target" else self.answer.upper()
+            for layer in range(LAYERS if request.tier == "target" else DRAFT_LAYERS):
                 before_layer(layer)
                 self.in_layer(layer)
-            token = ord(self.answer[(len(tokens) + count - 1) % len(self.answer)])
+            token = ord(answer[(len(tokens) + count - 1) % len(answer)])
             slot.tokens.append(token)
             stop = text.push(token) or (StopReason.LENGTH if count == max_tokens else None)
             counts = TokenCounts(len(tokens), reused, count, count, count - 1, count)

@@ -12,7 +12,7 @@ import pytest
 from engine.client import Endpoint, EngineClient, InfillCall, StreamEvent, fetch_health
 from engine.errors import CheckpointError, EngineGone, EngineUnavailable, ProtocolMismatch, RequestError
 from engine.protocol import Segment, StopReason, UmbrellaRequest
-from tests.engine.fakes import FakeBackend, Gate, eventually, running_engine
+from tests.engine.fakes import LAYERS, FakeBackend, FakeBranch, Gate, Script, eventually, running_engine
 
 
 def stream(endpoint: Endpoint, call: InfillCall) -> list[StreamEvent]:
@@ -94,6 +94,36 @@ def test_cancelling_the_task_that_reads_cancels_in_the_engine(tmp_path: Path) ->
         asyncio.run(read_and_be_cancelled(engine.endpoint))
         eventually(lambda: engine.metric("umbrella_cancels_total") == 1)
         gate.release()
+
+
+def test_the_main_text_is_complete_before_alternatives_begin_and_what_follows_may_be_left(
+    tmp_path: Path,
+) -> None:
+    script, gate = Script(), Gate()
+    script.acts[3 * LAYERS + 1] = lambda: gate(0)  # In the first pass of an alternative.
+    several = InfillCall("ab", umbrella=UmbrellaRequest(session="editor", n=2), max_tokens=3)
+
+    async def read_the_main_text(endpoint: Endpoint) -> None:
+        client, texts = EngineClient(endpoint), list[str]()
+        async with aclosing(client.infill(several)) as events:
+            async for event in events:
+                texts.append(event.text)
+                if event.reply.stop is not None:
+                    assert event.reply.index == 0
+                    break
+        assert texts == ["d", "e", "f"]
+        await client.aclose()
+
+    backend = FakeBackend(branches=[FakeBranch.of(1, "X", -1.0)], in_layer=script)
+    with running_engine(tmp_path, backend) as engine:
+        asyncio.run(read_the_main_text(engine.endpoint))
+        gate.wait()
+        eventually(lambda: engine.metric("umbrella_cancels_total") == 1)
+        gate.release()
+        typed_on = InfillCall("abdef", umbrella=UmbrellaRequest(session="editor"), max_tokens=1)
+        [event] = stream(engine.endpoint, typed_on)
+        assert (event.text, event.reply.tokens.reused) == ("g", len("\0abdef"))
+        assert engine.metric("umbrella_layers_started_total") == 3 * LAYERS + 1 + LAYERS
 
 
 def test_a_refused_request_names_its_field(tmp_path: Path) -> None:

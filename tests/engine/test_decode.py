@@ -270,3 +270,13 @@ def test_an_interruption_inside_a_drafter_is_no_fault_of_its():
     with pytest.raises(Cancelled):
         run(decoder_of(dynamic(faulty)), before_layer=cancel_once)
     assert faulty.steps == 2
+
+
+def test_a_slot_that_adopts_a_longer_prefix_drafts_from_that_slots_text():
+    decoder = decoder_of(shipped())
+    ahead, own = decoder.new_slot(), decoder.new_slot()
+    run(decoder, ahead)
+    own.adopt(ahead, truth())
+    assert own.text == truth()
+    run(decoder, ahead, prompt=[*PROMPT, 5], max_tokens=1)
+    assert own.text == truth(), "it is a text of its own"

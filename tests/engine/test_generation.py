@@ -17,12 +17,11 @@ from engine.errors import RequestError
 from engine.generation import EngineBackend
 from engine.metrics import Metrics
 from engine.model import Block, Transformer
-from engine.protocol import Segment, StopReason, StopSpec
+from engine.protocol import Priority, Segment, StopReason
 from engine.request import CodePrompt, GenerationRequest, TextPrompt, TokenPrompt
 from engine.worker import Worker
 from tests.engine.fakes import DEADLINE_S, Receiver, eventually, running_engine
-from tests.engine.tiny import write_llama
-from tests.engine.tiny_tokenizer import write_tokenizer
+from tests.engine.pair import Disturbed, request, run, tiny_model, tiny_pair
 
 CODE = """class Account:
     def __init__(self, owner, balance):
@@ -36,58 +35,10 @@ CODE = """class Account:
         """
 
 
-def model(folder: Path, seed: int) -> str:
-    tokenizer = write_tokenizer(folder)
-    write_llama(folder, seed=seed, scale=3.0, vocab_size=tokenizer.vocab_size, eos_token_id=None)
-    return str(folder)
-
-
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> EngineBackend:
     folder = tmp_path_factory.mktemp("pair")
-    config = EngineConfig(model=model(folder / "target", 0), draft_model=model(folder / "draft", 1), depth=2)
-    return EngineBackend.load(config, lambda _share: None)
-
-
-def request(text: str, seed: int = 1, max_tokens: int = 12) -> GenerationRequest:
-    return GenerationRequest(
-        prompt=CodePrompt((Segment("prefix", text),)),
-        max_tokens=max_tokens,
-        stop=StopSpec(),
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-        min_p=0.0,
-        repetition_penalty=1.1,
-        seed=seed,
-        priority="prefetch",
-    )
-
-
-class Disturbed:
-    """The backend, with something happening before one of the layers of its first generation."""
-
-    def __init__(self, backend: EngineBackend, at_layer: int, act: Callable[[], None]) -> None:
-        self._backend = backend
-        self._left = at_layer
-        self._act = act
-        self.encode, self.text, self.new_slot = backend.encode, backend.text, backend.new_slot
-        self.max_length = backend.max_length
-
-    def generate(self, request, tokens, slot, text, max_tokens, before_layer):
-        def counted(layer: int) -> None:
-            self._left -= 1
-            if self._left == 0:
-                self._act()
-            before_layer(layer)
-
-        return self._backend.generate(request, tokens, slot, text, max_tokens, counted)
-
-
-def run(worker: Worker, wanted: GenerationRequest) -> Receiver:
-    receiver = Receiver()
-    worker.submit(wanted, receiver)
-    return receiver.wait()
+    return EngineBackend.load(tiny_pair(folder), lambda _share: None)
 
 
 def tokens_of(receiver: Receiver) -> tuple[str, int]:
@@ -209,12 +160,42 @@ def test_ten_characters_more_cost_the_tokens_that_changed_and_one() -> None:
     assert worker.stop(DEADLINE_S)
 
 
+@pytest.mark.parametrize("at_layer", [1, 4, 11])
+def test_a_key_that_contradicts_what_is_fetched_ahead_costs_a_handful_of_tokens(
+    backend: EngineBackend, at_layer: int
+) -> None:
+    def about(text: str, priority: Priority = "typing") -> GenerationRequest:
+        prompt = CodePrompt((Segment("prefix", text),))
+        return replace(request("", max_tokens=4), prompt=prompt, session="editor", priority=priority)
+
+    def cut_by(text: str, more: str) -> bool:
+        """Whether `more` makes the prompt too long, so that it loses its beginning, in a large step."""
+        before, after = (backend.encode(about(each)).tokens for each in (text, text + more))
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False))
+        return len(list(same)) < len(before) - 50
+
+    suggestion = " value)\n"
+    typed = next(text for at in range(250, 400) if cut_by(text := (2 * CODE)[:at], suggestion))
+    typing, ended = Receiver(), Receiver()
+    disturbed = Disturbed(backend, 0, lambda: worker.submit(about(typed + "x"), typing) and None)
+    worker = Worker(lambda _progress: disturbed, Metrics(), slots=3, max_queue=4)
+    worker.start()
+    run(worker, about(typed))
+    disturbed._left = at_layer
+    worker.submit(about(typed + suggestion, "prefetch"), ended)
+    ended.wait()
+    for receiver in (typing, run(worker, about(typed + "xy"))):
+        counts = receiver.wait().chunks[-1].counts
+        assert counts.prompt - counts.reused <= 4
+    assert worker.stop(DEADLINE_S)
+
+
 def test_alternatives_are_other_texts_and_cost_less_than_texts_of_their_own(tmp_path: Path) -> None:
     grow_map = tmp_path / "four_pairs.json"
     grow_map.write_text('{"Successors": [[1, 2, 3, 4], [5], [6], [7], [8], [], [], [], []]}')
     config = EngineConfig(
-        model=model(tmp_path / "target", 0),
-        draft_model=model(tmp_path / "draft", 1),
+        model=tiny_model(tmp_path / "target", 0),
+        draft_model=tiny_model(tmp_path / "draft", 1),
         engine="static",
         growmap_path=str(grow_map),
     )
@@ -253,7 +234,7 @@ def test_alternatives_come_also_where_the_text_was_foreseen_and_leave_it_in_its_
 
 def test_a_checkpoint_cut_short_is_named_by_health(tmp_path: Path) -> None:
     folder = tmp_path / "target"
-    config = EngineConfig(model=model(folder, 0), draft_model=None)
+    config = EngineConfig(model=tiny_model(folder, 0), draft_model=None)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
 

@@ -192,6 +192,16 @@ def test_adopt_copies_the_leading_tokens_of_another_cache(cache: KVCache, length
     assert held(other) == [1, 2, 3]
 
 
+def test_adopt_leaves_what_both_caches_begin_with_where_it_is(cache: KVCache) -> None:
+    other = KVCache(LAYERS, KV_HEADS, 4, HEAD_DIM, torch.float32, torch.device("cpu"))
+    run(other, [1, 2, 3])
+    other.keep([0, 1, 2], [10, 20, 30])
+    run(cache, [7, 8])
+    cache.keep([0, 1], [10, 80])
+    cache.adopt(other, 3)
+    assert (cache.tokens, held(cache)) == ([10, 20, 30], [7, 2, 3])
+
+
 @pytest.mark.parametrize(("length", "capacity"), [(4, 9), (-1, 9), (3, 2)])
 def test_adopt_refuses_what_is_not_there_or_does_not_fit(cache: KVCache, length: int, capacity: int) -> None:
     small = KVCache(LAYERS, KV_HEADS, capacity, HEAD_DIM, torch.float32, torch.device("cpu"))

@@ -92,6 +92,41 @@ def test_typing_reuses_all_that_the_prefetch_it_pauses_has_cached() -> None:
     assert prefetch.text == typing.text
 
 
+def test_what_is_fetched_ahead_costs_who_types_on_otherwise_nothing() -> None:
+    script, typing = Script(), Receiver()
+    with bench(FakeBackend(in_layer=script), slots=3) as at:
+        at.run(of("typing", session="editor"))
+
+        def contradict() -> None:
+            at.worker.submit(of("typing", "promptX", session="editor"), typing)
+            at.worker.cancel(prefetch)
+
+        script.acts[ALONE + LAYERS + 2] = contradict
+        # As where a prompt has grown too long and loses its beginning.
+        prefetch = at.worker.submit(of("prefetch", "far ahead", session="editor"), Receiver())
+        assert typing.wait().chunks[-1].counts.reused == len("\0prompt")
+        assert at.layers == ALONE + (LAYERS + 2) + ALONE
+
+
+def test_what_was_fetched_ahead_is_there_once_it_is_accepted() -> None:
+    backend = FakeBackend()
+    with bench(backend, slots=3) as at:
+        at.run(of("typing", session="editor"))
+        at.run(of("prefetch", "prompthijklm", session="editor"))
+        accepted = at.run(of("typing", "prompthijklmnop", session="editor"))
+    assert accepted.chunks[-1].counts.reused == len("\0prompthijklmnop")
+    assert len(backend.slots) == 2
+
+
+def test_without_a_spare_slot_it_is_fetched_ahead_in_the_sessions_own() -> None:
+    with bench(FakeBackend(), slots=2) as at:
+        at.run(of("typing", "another", session="other"))
+        at.run(of("typing", session="editor"))
+        at.run(of("prefetch", "prompthijklm", session="editor"))
+        again = at.run(of("typing", "another", session="other"))
+    assert again.chunks[-1].counts.reused == len("\0another")
+
+
 def test_a_paused_job_that_is_cancelled_ends_as_soon_as_it_is_resumed() -> None:
     gate = Gate()
     with bench(FakeBackend(in_layer=gate)) as at:

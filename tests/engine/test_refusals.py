@@ -65,6 +65,7 @@ EITHER: list[tuple[dict, str]] = [
     ({"umbrella": {"version": 0}}, "umbrella.version"),
     *(({"umbrella": {name: 5}}, f"umbrella.{name}") for name in ("path", "language", "session", "workspace")),
     ({"umbrella": {"priority": "soon"}}, "umbrella.priority"),
+    ({"umbrella": {"tier": "both"}}, "umbrella.tier"),
     ({"umbrella": {"speculative": 1}}, "umbrella.speculative"),
     ({"umbrella": {"stop": {"strings": [""]}}}, "umbrella.stop.strings"),
     ({"umbrella": {"stop": {"max_lines": 0}}}, "umbrella.stop.max_lines"),

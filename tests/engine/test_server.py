@@ -200,13 +200,14 @@ def test_a_logit_bias_is_understood_in_either_dialects_words(bias: object, known
 
 
 def test_our_part_of_a_request_reaches_the_generation() -> None:
-    ours = UmbrellaRequest(session="s", workspace="w", priority="chat", n=5, speculative=False)
+    ours = UmbrellaRequest(session="s", workspace="w", priority="chat", tier="draft", n=5, speculative=False)
     config = EngineConfig(model="fake")
     for request in (
         infill.to_request(infill.InfillBody(umbrella=ours), config),
         completions.to_request(completions.CompletionBody("a", umbrella=ours), config),
     ):
         assert (request.session, request.workspace, request.priority) == ("s", "w", "chat")
+        assert request.tier == "draft"
         assert (request.alternatives, request.speculative) == (5, False)
 
 
