@@ -13,7 +13,7 @@ import re
 import stat
 import sys
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,13 +21,21 @@ from typing import TYPE_CHECKING
 from engine import __version__
 from umbrella_lsp.document import Document, language_of
 from umbrella_lsp.errors import EngineUnavailable, InputError, UmbrellaError
+from umbrella_lsp.exclude import is_secret
+from umbrella_lsp.settings import Settings
 
 if TYPE_CHECKING:
     from engine.client import Endpoint
-    from umbrella_lsp.completer import Outcome
+    from umbrella_lsp.outcome import Outcome
 
 EXIT_SUGGESTION, EXIT_NOTHING, EXIT_USAGE, EXIT_NO_ENGINE, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 MAX_FILE_BYTES = 10_000_000
+SETTINGS = Settings()
+"""What an editor's user may choose stays as it is here."""
+READING_S = 0.25
+"""How long reading the workspace, of which what is nearest comes first, may take once all else is there."""
+PARSING_S = 1.0
+"""What the syntax of the document may take, the start of the process that knows it included."""
 SESSION = "umbrella-complete"
 """One slot of the engine for all runs, so that they do not take an editor's."""
 
@@ -84,10 +92,10 @@ def read_text(file: Path) -> str:
 
 def offset_of(document: Document, place: Place) -> int:
     """The offset of `place`. Raises InputError if the document has no such line or column."""
-    lines = len(document.line_starts)
+    lines = document.content.line_count
     if not 1 <= place.line <= lines:
         raise InputError(f"{place.file} has lines 1 to {lines}, so there is no line {place.line}.")
-    start, end = document.line_span(place.line - 1)
+    start, end = document.content.line_span(place.line - 1)
     if place.column is None:
         return end
     columns = end - start + 1
@@ -99,11 +107,25 @@ def offset_of(document: Document, place: Place) -> int:
     return start + place.column - 1
 
 
+def project_of(folder: Path) -> Path:
+    """The nearest directory around `folder`, itself included, that looks like a project's; else `folder`."""
+    from umbrella_lsp.workspace.walk import PROJECT_MARKS
+
+    for path in (folder, *folder.parents):
+        if any(os.path.lexists(path / mark) for mark in PROJECT_MARKS):
+            return path
+    return folder
+
+
 async def _complete(document: Document, offset: int, config: Path | None, speculative: bool) -> Outcome:
     # Imported here so that a wrong place is reported at once.
     from engine.launch import ensure_engine
-    from umbrella_lsp.completer import Completer, digest
+    from umbrella_lsp.completer import Completer
+    from umbrella_lsp.index import SymbolIndex
     from umbrella_lsp.link import EngineLink
+    from umbrella_lsp.names import digest
+    from umbrella_lsp.syntax.client import SyntaxClient
+    from umbrella_lsp.workspace.client import Workspace
 
     notices = set[str]()
 
@@ -112,18 +134,31 @@ async def _complete(document: Document, offset: int, config: Path | None, specul
         notices.add(endpoint.notice)
         return endpoint
 
-    link = EngineLink(find)
-    completer = Completer(link, roots=(Path.cwd(),), session=digest(SESSION), speculative=speculative)
+    folder = Path(document.path).parent
+    roots = (project_of(folder),)
+    link, syntax, index = EngineLink(find), SyntaxClient(), SymbolIndex()
+    workspace = Workspace(index)
+    session = digest(SESSION)
+    completer = Completer(link, syntax, index=index, roots=roots, session=session, speculative=speculative)
     try:
-        async with aclosing(link):
+        async with aclosing(link), aclosing(syntax), aclosing(workspace):
+            if not is_secret(document.path):
+                workspace.configure(roots, SETTINGS, "", near=folder)
+                await asyncio.gather(link.connect(), syntax.at(document, offset, within_s=PARSING_S))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(READING_S):
+                        await workspace.settled()
             return await completer.complete(document, offset, invoked=True)
     finally:
+        completer.close()
         for notice in notices - {""}:
             print(f"umbrella-complete: {notice}", file=sys.stderr)
 
 
-def as_json(document: Document, outcome: Outcome) -> str:
+def as_json(document: Document, outcome: Outcome, *, is_explained: bool) -> str:
     """`outcome` as one JSON object. Ranges are as in LSP with utf-32: from 0, in code points."""
+    from umbrella_lsp.explain import account
+
     items: list[dict[str, object]] = []
     suggestion = outcome.suggestion
     if suggestion:
@@ -144,8 +179,17 @@ def as_json(document: Document, outcome: Outcome) -> str:
                 "total_ms": round(outcome.total_ms, 3),
             },
             "tokens": asdict(outcome.tokens),
+            **({"explain": account(outcome, SETTINGS.max_lines)} if is_explained else {}),
         }
     )
+
+
+def _print_explanation(outcome: Outcome) -> None:
+    from rich.console import Console
+
+    from umbrella_lsp.explain import account, laid_out
+
+    Console(soft_wrap=True, highlight=False).print(laid_out(account(outcome, SETTINGS.max_lines)), end="")
 
 
 def why_not(place: Place, outcome: Outcome) -> str:
@@ -163,6 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "place",
+        nargs="?",
         metavar="FILE:LINE[:COLUMN]",
         help="where to complete, counted from 1 in code points; the column defaults to the line's end",
     )
@@ -170,6 +215,14 @@ def _parser() -> argparse.ArgumentParser:
         "--json",
         action="store_true",
         help="print one object: text, items, stop, timings and tokens; its ranges count code points from 0",
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="print all that led to the answer: what was found, sent and left out, and what it cost",
+    )
+    parser.add_argument(
+        "--stats", action="store_true", help="print what became of the suggestions made in editors, and end"
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration to start an engine with")
     parser.add_argument(
@@ -179,14 +232,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _print_stats(*, json_wanted: bool) -> int:
+    from rich.console import Console
+
+    from umbrella_lsp.stats import NOTHING, as_object, recorded, table
+
+    days = recorded()
+    if json_wanted:
+        print(json.dumps(as_object(days)))
+    elif days:
+        Console(soft_wrap=True).print(table(days))
+    else:
+        print(NOTHING)
+    return 0
+
+
 def _run(options: argparse.Namespace) -> int:
+    if options.stats:
+        return _print_stats(json_wanted=options.json)
     place = parse_place(options.place)
     text = read_text(place.file)
-    document = Document(place.file.resolve().as_uri(), text, language_of(place.file.name))
+    document = Document.of(place.file.resolve().as_uri(), text, language_of(place.file.name))
     offset = offset_of(document, place)
     outcome = asyncio.run(_complete(document, offset, options.config, not options.no_speculation))
     if options.json:
-        print(as_json(document, outcome))
+        print(as_json(document, outcome, is_explained=options.explain))
+    elif options.explain:
+        _print_explanation(outcome)
     elif outcome.suggestion:
         print(outcome.suggestion.text)
     if outcome.suggestion:
@@ -197,7 +269,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if bool(options.place) == options.stats:
+        parser.error("name a place, FILE:LINE or FILE:LINE:COLUMN, or say --stats alone")
     if (reconfigure := getattr(sys.stdout, "reconfigure", None)) is not None:
         # What is printed is the text to insert, byte for byte, whatever the locale.
         reconfigure(encoding="utf-8", newline="")

@@ -1,118 +1,77 @@
-"""The product: a document and an offset in, a suggestion out. Knows no LSP types and speaks to no user."""
+"""The product: a document and an offset in, a suggestion out. Knows no LSP types and speaks to no user.
+
+Suggestions are remembered with what they were made for (`memory`), and texts go on coming after the
+request that began them was answered or superseded (`ongoing`, `generation`). So a key costs the engine
+something only if it leads away from all that is known: what is typed along is answered from memory, and a
+text on its way is kept for as long as it may yet be what is typed.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
 
-from engine.client import InfillCall, StreamEvent
-from engine.protocol import StopReason, Timings, TokenCounts, UmbrellaRequest
-from umbrella_lsp import syntax
-from umbrella_lsp.cache import CompletionCache
-from umbrella_lsp.context import CompletionContext, build_context
-from umbrella_lsp.document import Document, normalised
+from umbrella_lsp.activity import Activity
+from umbrella_lsp.asking import MAX_REMEMBERED, Asker
+from umbrella_lsp.document import Document
 from umbrella_lsp.exclude import is_secret
+from umbrella_lsp.generation import Engine, Generation, Syntax
 from umbrella_lsp.index import SymbolIndex
-from umbrella_lsp.postprocess import fitted
+from umbrella_lsp.memory import Anchor, Left, Memory, Tier
+from umbrella_lsp.ongoing import Ongoing, Shown
+from umbrella_lsp.outcome import Outcome, Reason, Selection, Source, Suggestion
+from umbrella_lsp.pace import Cadence, Speedometer, Worth, pause_ms
 from umbrella_lsp.settings import Settings
-from umbrella_lsp.stop import Extent, extent, is_done
+from umbrella_lsp.stop import is_silent_here
 
 MAX_DOCUMENT_CHARS = 10_000_000
-MAX_REMEMBERED = 32
-"""Documents whose shown suffix and outline are kept."""
-
-Reason = Literal["suggested", "cached", "nothing", "disabled", "secret", "too large"]
-Stop = StopReason | Literal["cached", "complete"]
-"""Why a suggestion ends where it does: the engine's reason, or ours for not reading on."""
-_NO_TIMINGS = Timings()
-_NO_TOKENS = TokenCounts()
-
-
-class Engine(Protocol):
-    """Where text comes from; `link.EngineLink` is one."""
-
-    def infill(self, call: InfillCall) -> AsyncGenerator[StreamEvent]:
-        """Stream text for `call` until closed. Raises EngineUnavailable and RequestError."""
-        ...
+NEXT_PAUSE_S = 0.15
+"""What follows a suggestion is asked for once it has been looked at for so long: most keys come sooner."""
+USUAL_CHARACTERS = 20
+"""Of a suggestion of which nothing is known yet."""
+USUAL_RATE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """What an editor's own completion list would put between two offsets of one line."""
+class _Asked:
+    """A request: a cursor, and how to see what becomes of its document meanwhile."""
 
-    start: int
-    end: int
-    text: str
+    document: Document
+    offset: int
+    invoked: bool
+    latest: Callable[[], Document | None]
+
+    @property
+    def has_moved_on(self) -> bool:
+        """Whether the document is not what it was."""
+        now = self.latest()
+        return now is None or now.content is not self.document.content
+
+    def now(self) -> tuple[Document, int]:
+        """The document as it is, and where the cursor is in it if all that has changed was typed there."""
+        document = self.latest()
+        if document is None or document.content is self.document.content:
+            return self.document, self.offset
+        return document, self.offset + len(document.content) - len(self.document.content)
 
 
 @dataclass(frozen=True, slots=True)
-class Suggestion:
-    """Text, in the document's own line ending, for a range that stays on one line."""
+class _Answer:
+    """What was found for a request."""
 
-    text: str
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one request."""
-
-    suggestion: Suggestion | None
     reason: Reason
-    stop: Stop | None = None
+    document: Document
+    offset: int
+    lefts: tuple[Left, ...] = ()
+    source: Source = "none"
+    generation: Generation | None = None
     context_ms: float = 0.0
-    timings: Timings = _NO_TIMINGS
-    tokens: TokenCounts = _NO_TOKENS
-    total_ms: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Generated:
-    text: str
-    stop: Stop | None = None
-    timings: Timings = _NO_TIMINGS
-    tokens: TokenCounts = _NO_TOKENS
-
-
-@dataclass(slots=True)
-class _Remembered:
-    """What makes the next request for a document cheap."""
-
-    shown_suffix: str = ""
-    parsed: tuple[int, syntax.Outline] | None = None
-
-    def read_outline(self, source: str, language: str) -> syntax.Outline:
-        """`syntax.outline`, parsing only what is not what was parsed last. May be called from any thread."""
-        digest, parsed = hash((source, language)), self.parsed
-        if parsed is None or parsed[0] != digest:
-            parsed = self.parsed = digest, syntax.outline(source, language)
-        return parsed[1]
-
-
-def digest(name: str) -> str:
-    """A name the engine may know a document or folder by; it says nothing of where that is."""
-    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
-
-
-def workspace_key(roots: tuple[Path, ...]) -> str:
-    """What the engine knows a workspace by; '' for none."""
-    return digest(str(roots[0])) if roots else ""
-
-
-def shown_path(path: str, roots: tuple[Path, ...]) -> str:
-    """How the model is told a file's path: relative to its workspace folder, or the name alone."""
-    for root in roots:
-        if Path(path).is_relative_to(root):
-            return normalised(Path(path).relative_to(root).as_posix())
-    return normalised(Path(path).name)
+    waited_ms: float = 0.0
 
 
 class Completer:
@@ -121,28 +80,68 @@ class Completer:
     def __init__(
         self,
         engine: Engine,
+        syntax: Syntax,
         *,
         index: SymbolIndex | None = None,
+        activity: Activity | None = None,
         roots: tuple[Path, ...] = (),
         settings: Settings | None = None,
+        speed: Speedometer | None = None,
+        rate: Callable[[], float] = lambda: USUAL_RATE,
+        better: Callable[[str], None] = lambda _: None,
         session: str = "",
         speculative: bool = True,
     ) -> None:
-        """`session` names one slot of the engine for all documents; '' gives each document its own."""
-        self.settings = settings or Settings()
-        self._engine = engine
-        self._index = SymbolIndex() if index is None else index
-        self._roots = roots
-        self._session = session
-        self._speculative = speculative
-        self._cache = CompletionCache()
-        self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
+        """`rate` tells the share of suggestions that is accepted; `better` is told the URI of a document for
+        which there is more by now than its last answer said; `session` names one slot of the engine for all
+        documents, and '' gives each its own.
+        """
+        self.speed = speed or Speedometer()
+        self._memory = Memory()
+        self._asker = Asker(
+            engine,
+            syntax,
+            self._memory,
+            SymbolIndex() if index is None else index,
+            Activity() if activity is None else activity,
+            session=session,
+            speculative=speculative,
+            ended=self._measure,
+        )
+        self._rate = rate
+        self._better = better
+        self._cadence = Cadence()
+        self._ongoing: OrderedDict[str, Ongoing] = OrderedDict()
+        self.configure(settings or Settings(), roots)
+
+    @property
+    def settings(self) -> Settings:
+        """What the user has chosen."""
+        return self._asker.settings
 
     def configure(self, settings: Settings, roots: tuple[Path, ...]) -> None:
         """Use other settings and folders from the next request on."""
-        if (settings, roots) != (self.settings, self._roots):
-            self.settings, self._roots = settings, roots
-            self._cache.clear()
+        if (settings, roots) != (self._asker.settings, self._asker.roots):
+            self._asker.settings, self._asker.roots = settings, roots
+            self.close()
+            self._memory.clear()
+
+    def changed(self, document: Document) -> None:
+        """A document has come to another version: streams that it contradicts are closed."""
+        self._cadence.key(time.perf_counter() * 1000)
+        if document.uri in self._ongoing:
+            self._ongoing[document.uri].changed(document)
+
+    def closed(self, uri: str) -> None:
+        """A document was closed."""
+        self._asker.forget(uri)
+        if uri in self._ongoing:
+            self._ongoing.pop(uri).cancel()
+
+    def close(self) -> None:
+        """Close every stream."""
+        for uri in list(self._ongoing):
+            self.closed(uri)
 
     async def complete(
         self,
@@ -151,93 +150,247 @@ class Completer:
         selection: Selection | None = None,
         *,
         invoked: bool = False,
+        latest: Callable[[], Document | None] | None = None,
     ) -> Outcome:
         """Suggest what comes at `offset`, extending `selection` where there is one.
 
-        `invoked` says that somebody asked, rather than an editor by itself while they typed.
-        Cancelling closes the engine's stream. Raises EngineUnavailable and RequestError.
+        `invoked` says that somebody asked, rather than an editor by itself while they typed: they get
+        several texts, longer ones, and all of them at once. `latest` tells the document's newest version,
+        which the answer is made to fit or else withheld. What a cancel leaves running is closed soon unless
+        a later request can use it. Raises EngineUnavailable and RequestError.
         """
         started = time.perf_counter()
         refusal = self._refusal(document)
         if refusal:
-            return Outcome(None, refusal)
-        start = end = offset
-        if selection:
-            start, end = selection.start, selection.end
-            text = document.text[:start] + selection.text + document.text[end:]
-            document, offset = replace(document, text=text), start + len(selection.text)
-        outcome, added = await self._continue(document, offset, invoked=invoked)
-        suggestion = None
-        if added:
-            ending = document.line_ending
-            whole = (selection.text if selection else "") + added
-            suggestion = Suggestion(whole.replace("\n", ending), start, end)
-        return replace(outcome, suggestion=suggestion, total_ms=_since(started))
+            return Outcome(document, refusal)
+        latest = latest or (lambda: document)
+        if selection is None:
+            asked = _Asked(document, offset, invoked, latest)
+            answer = await self._answer(asked)
+            self._follow_up(answer)
+            return _outcome(answer, started)
+        extended = document.replaced(selection.start, selection.end, selection.text)
+        end = selection.start + len(selection.text)
+        answer = await self._answer(_Asked(extended, end, invoked, lambda: extended))
+        if _Asked(document, offset, invoked, latest).has_moved_on:
+            answer = replace(answer, reason="outdated", lefts=())
+        return _outcome(answer, started, document, selection)
 
     def _refusal(self, document: Document) -> Reason | None:
         if not self.settings.enabled:
             return "disabled"
-        if is_secret(document.path):
+        if is_secret(document.path, self.settings.secret_files):
             return "secret"
-        return "too large" if len(document.text) > MAX_DOCUMENT_CHARS else None
+        return "too large" if len(document.content) > MAX_DOCUMENT_CHARS else None
 
-    async def _continue(self, document: Document, offset: int, *, invoked: bool) -> tuple[Outcome, str]:
-        """The outcome at `offset` but for its suggestion, and the text to add there, '' for none."""
-        cached = self._cache.get(document, offset)
-        if cached:
-            return Outcome(None, "cached", "cached"), cached
+    async def _answer(self, asked: _Asked) -> _Answer:
+        """From memory, from a text that is on its way, or from a new one, whichever comes first."""
+        document, offset = asked.document, asked.offset
+        ongoing = self._ongoing_of(document.uri)
+        tier: Tier = "draft" if self.speed.asks_draft_first and not asked.invoked else "target"
+        if not asked.invoked:
+            known = self._known(ongoing, document, offset)
+            if known is not None:
+                return known
+            kept = ongoing.agreeing(tier, document, offset)
+            if kept is not None:
+                answer = _Answer("nothing", document, offset, source="kept")
+                answer = await self._read(ongoing, kept, asked, answer)
+                if answer is not None:
+                    return answer
+        return await self._ask(ongoing, asked, tier)
+
+    async def _ask(self, ongoing: Ongoing, asked: _Asked, tier: Tier) -> _Answer:
+        document, offset = asked.document, asked.offset
         started = time.perf_counter()
-        context = await self._context(document, offset)
-        reach = extent(context, self.settings.max_lines, invoked=invoked)
-        context_ms = _since(started)
-        generated = await self._generate(self._call(document, context, reach), context, reach)
-        text = fitted(generated.text, context, reach)
-        if text:
-            self._cache.put(document, offset, text)
-        reason: Reason = "suggested" if text else "nothing"
-        outcome = Outcome(None, reason, generated.stop, context_ms, generated.timings, generated.tokens)
-        return outcome, text
+        has_accepted = ongoing.shown is not None and ongoing.shown.is_used_up(document, offset)
+        place = await self._asker.place(document, offset, longer=asked.invoked or has_accepted)
+        answer = _Answer("inside a word", document, offset, context_ms=_since(started))
+        if is_silent_here(place.context, asked.invoked):
+            return answer
+        if tier == "target" and not asked.invoked:
+            pause = pause_ms(self.speed.speed, self._worth(), self._cadence)
+            if pause is None:
+                return replace(answer, reason="not now")
+            began = time.perf_counter()
+            await asyncio.sleep(pause / 1000)
+            answer = replace(answer, waited_ms=_since(began))
+        texts = self.settings.alternatives if asked.invoked else 1
+        generation = ongoing.begin(tier, self._asker.generate(place, tier, texts=texts))
+        answer = replace(answer, reason="nothing", source="new")
+        return await self._read(ongoing, generation, asked, answer) or replace(answer, reason="outdated")
 
-    async def _context(self, document: Document, offset: int) -> CompletionContext:
-        remembered = self._remembered.setdefault(document.uri, _Remembered())
-        self._remembered.move_to_end(document.uri)
-        if len(self._remembered) > MAX_REMEMBERED:
-            self._remembered.popitem(last=False)
-        # In a thread, because parsing a long file takes longer than the loop may stand still.
-        context = await asyncio.to_thread(
-            build_context,
-            document,
-            offset,
-            self._index,
-            path=shown_path(document.path, self._roots),
-            outline=remembered.read_outline,
-            suffix_shown_before=remembered.shown_suffix,
+    async def _read(
+        self, ongoing: Ongoing, generation: Generation, asked: _Asked, answer: _Answer
+    ) -> _Answer | None:
+        """`answer` with what `generation` brings for the cursor; None if it comes to say something else."""
+        waited_ms = answer.waited_ms
+        while True:
+            document, offset = asked.now()
+            lefts, is_unsure = self._choose(ongoing, document, offset, asked.invoked)
+            if generation.over or (lefts and not asked.invoked):
+                break
+            if not generation.agrees(document, offset):
+                generation.cancel()
+                if not asked.has_moved_on:
+                    return None
+                break
+            began = time.perf_counter()
+            try:
+                await generation.news()
+            except asyncio.CancelledError:
+                ongoing.abandoned(generation)
+                raise
+            waited_ms += _since(began)
+        if generation.error is not None and not lefts:
+            raise generation.error
+        reason: Reason = "suggested" if lefts else "unsure" if is_unsure else answer.reason
+        if not lefts and asked.has_moved_on:
+            reason = "outdated"
+        return replace(
+            answer,
+            reason=reason,
+            document=document,
+            offset=offset,
+            lefts=lefts,
+            generation=generation,
+            waited_ms=waited_ms,
         )
-        remembered.shown_suffix = next(s.text for s in context.segments if s.kind == "suffix")
-        return context
 
-    def _call(self, document: Document, context: CompletionContext, reach: Extent) -> InfillCall:
-        request = UmbrellaRequest(
-            segments=context.segments,
-            path=context.path,
-            language=context.language,
-            session=self._session or digest(document.uri),
-            workspace=workspace_key(self._roots),
-            stop=reach.spec,
-            speculative=self._speculative,
-        )
-        return InfillCall(umbrella=request, max_tokens=self.settings.max_tokens)
+    def _known(self, ongoing: Ongoing, document: Document, offset: int) -> _Answer | None:
+        """The answer, if it takes nothing but looking."""
+        lefts, is_unsure = self._choose(ongoing, document, offset, invoked=False)
+        if lefts:
+            return _Answer("suggested", document, offset, lefts, "cache")
+        if is_unsure:
+            return _Answer("unsure", document, offset, source="cache")
+        if self._memory.is_empty_at(document, offset):
+            return _Answer("nothing", document, offset, source="cache")
+        return None
 
-    async def _generate(self, call: InfillCall, context: CompletionContext, reach: Extent) -> _Generated:
-        """Collect the engine's text until it ends, or until nothing more is needed."""
-        generated = _Generated("")
-        async with aclosing(self._engine.infill(call)) as events:
-            async for event in events:
-                text = generated.text + event.text
-                generated = _Generated(text, event.reply.stop, event.reply.timings, event.reply.tokens)
-                if "\n" in event.text and not event.final and is_done(context, reach, text):
-                    return replace(generated, stop="complete")
-        return generated
+    def _choose(
+        self, ongoing: Ongoing, document: Document, offset: int, invoked: bool
+    ) -> tuple[tuple[Left, ...], bool]:
+        """What may be shown at `offset`, the best first, and whether anything else is not likely enough.
+
+        What the user has begun to accept goes on as it was shown, whatever else is known by now.
+        """
+        least = math.log(self.settings.min_confidence) if self.settings.min_confidence else -math.inf
+        lefts = list(self._memory.left(document, offset))
+        sure = [left for left in lefts if invoked or left.logprob >= least]
+        shown = ongoing.shown.rest(document, offset) if ongoing.shown else None
+        if shown is not None and shown.is_begun:
+            sure = [left for left in lefts if left.fitted.text.startswith(shown.fitted.text)] or sure
+        if not invoked:
+            return tuple(sure[:1]), bool(lefts)
+        distinct = {left.fitted: left for left in reversed(sure)}
+        best_first = [left for left in sure if distinct[left.fitted] is left]
+        return tuple(best_first[: self.settings.alternatives]), False
+
+    def _follow_up(self, answer: _Answer) -> None:
+        """Have done, if the user pauses, what they will want next."""
+        if answer.reason not in ("suggested", "nothing", "unsure"):
+            return
+        ongoing = self._ongoing_of(answer.document.uri)
+        best = answer.lefts[0] if answer.lefts else None
+        if best is not None:
+            rest = ongoing.shown.rest(answer.document, answer.offset) if ongoing.shown else None
+            goes_on = rest is not None and rest.is_begun and best.fitted.text.startswith(rest.fitted.text)
+            ongoing.shown = Shown(Anchor.at(answer.document, answer.offset), best.fitted, goes_on)
+        if self.speed.asks_draft_first and (best is None or best.entry.tier == "draft"):
+            ongoing.put_off(self._confirm(ongoing, answer, best))
+        elif best is not None:
+            ongoing.put_off(self._prefetch(ongoing, answer, best))
+
+    async def _confirm(self, ongoing: Ongoing, answer: _Answer, shown: Left | None) -> None:
+        """Ask the target what only the draft was asked, once the user is likely to see the answer."""
+        document, offset = answer.document, answer.offset
+        pause = pause_ms(self.speed.speed, self._worth(shown), self._cadence)
+        if pause is None or ongoing.agreeing("target", document, offset):
+            return
+        await asyncio.sleep(pause / 1000)
+        generation = ongoing.begin("target", self._asker.generate(await self._asker.place(document, offset)))
+        while not generation.over and not generation.entry.texts:
+            await generation.news()
+        if generation.entry.texts:
+            self._better(document.uri)
+
+    async def _prefetch(self, ongoing: Ongoing, answer: _Answer, best: Left) -> None:
+        """Ask what comes after `best`, for when it is accepted."""
+        await asyncio.sleep(NEXT_PAUSE_S)
+        document, offset = answer.document, answer.offset
+        while not best.entry.is_final:
+            making = ongoing.making(best.entry)
+            if making is None:
+                return
+            await making.news()
+        lefts, _ = self._choose(ongoing, document, offset, invoked=False)
+        if not lefts:
+            return
+        text = lefts[0].fitted.text.replace("\n", document.line_ending)
+        accepted = document.replaced(offset, offset + lefts[0].fitted.replaces, text)
+        end = offset + len(text)
+        if ongoing.has("next") or self._known(ongoing, accepted, end):
+            return
+        place = await self._asker.place(accepted, end, longer=True, is_real=False)
+        ongoing.begin("next", self._asker.generate(place, priority="prefetch"))
+
+    def _worth(self, shown: Left | None = None) -> Worth:
+        """Of asking the target where the draft says `shown`."""
+        return Worth(self._rate(), len(shown.fitted.text) if shown else USUAL_CHARACTERS)
+
+    def _measure(self, generation: Generation) -> None:
+        """Learn from what has come to its end."""
+        self._asker.learn(generation)
+        if generation.entry.tier == "target":
+            self.speed.saw_passes(generation.tokens.target_passes - 1, generation.timings.decode_ms)
+
+    def _ongoing_of(self, uri: str) -> Ongoing:
+        ongoing = self._ongoing.setdefault(uri, Ongoing())
+        self._ongoing.move_to_end(uri)
+        if len(self._ongoing) > MAX_REMEMBERED:
+            _, oldest = self._ongoing.popitem(last=False)
+            oldest.cancel()
+        return ongoing
+
+
+def _outcome(
+    answer: _Answer, started: float, document: Document | None = None, selection: Selection | None = None
+) -> Outcome:
+    """`answer` in words; in those of `document`, whose `selection` it goes on from, if there is one."""
+    generation, best = answer.generation, answer.lefts[0] if answer.lefts else None
+    ending = answer.document.line_ending
+    total_ms = _since(started)
+    found = Outcome(
+        document or answer.document,
+        answer.reason,
+        tuple(_suggestion(answer, left, ending, selection) for left in answer.lefts),
+        answer.source,
+        best.entry.tier if best else "target",
+        math.exp(best.logprob) if best else None,
+        context_ms=answer.context_ms,
+        total_ms=total_ms,
+        server_ms=total_ms - answer.waited_ms,
+    )
+    if generation is None:
+        return found
+    return replace(
+        found,
+        context=generation.place.context,
+        stop=generation.stop,
+        raw=generation.raw,
+        fates=generation.fates,
+        timings=generation.timings,
+        tokens=generation.tokens,
+        server_ms=found.server_ms + generation.fit_ms,
+    )
+
+
+def _suggestion(answer: _Answer, left: Left, ending: str, selection: Selection | None) -> Suggestion:
+    text = left.fitted.text.replace("\n", ending)
+    if selection is None:
+        return Suggestion(text, answer.offset, answer.offset + left.fitted.replaces)
+    return Suggestion(selection.text + text, selection.start, selection.end + left.fitted.replaces)
 
 
 def _since(started: float) -> float:

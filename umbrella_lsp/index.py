@@ -1,16 +1,27 @@
-"""The workspace's symbols, in memory. Knows nothing of disks or watchers: it is told what changed."""
+"""The workspace's symbols, in memory. Knows nothing of disks, parsers or processes: it is told what changed.
+
+What a file defines is kept compressed, and taken apart for those files only that a name is looked up in:
+ten thousand files are a few tens of megabytes.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from umbrella_lsp.syntax import Definition, outline
+import msgspec
 
-MAX_EXCERPT_LINES = 12
-MAX_EXCERPT_CHARS = 500
-MAX_SYMBOLS = 50_000
+from umbrella_lsp.syntax.facts import DefinitionKind
+
+MAX_SYMBOLS = 500_000
+MAX_PACKED_BYTES = 100_000_000
+MAX_FOUND_FILES = 64
+"""Files that one name is looked up in: a name that so many define says nothing."""
+MAX_REMEMBERED = 1000
+"""Names whose symbols are kept at hand."""
+
+_Row = tuple[str, DefinitionKind, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,81 +29,108 @@ class Symbol:
     """A definition another file may refer to."""
 
     name: str
+    kind: DefinitionKind
     path: str
     """As it is shown to the model: relative to the workspace, with forward slashes."""
+    language: str
     line: int
+    """Of its first character, from 0."""
     text: str
-    """Its beginning: whole lines, at most `MAX_EXCERPT_LINES` of them."""
+    """Its beginning, in whole lines: the signature and what follows."""
 
 
-def _excerpt(lines: list[str], definition: Definition) -> str:
-    end = min(definition.end_line + 1, definition.line + MAX_EXCERPT_LINES)
-    text = "\n".join(lines[definition.line : end])[:MAX_EXCERPT_CHARS]
-    whole_lines = text.rfind("\n")
-    return text if len(text) < MAX_EXCERPT_CHARS or whole_lines < 0 else text[:whole_lines]
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What one file defines, as it is sent and kept."""
+
+    names: tuple[str, ...] = ()
+    """Each once."""
+    size: int = 0
+    """How many symbols there are."""
+    data: bytes = b""
 
 
-def symbols_of(path: str, source: str, language: str) -> tuple[Symbol, ...]:
-    """What `source` offers to others: its top level, and its classes' methods, special ones left out."""
-    lines = source.split("\n")
-    return tuple(
-        Symbol(definition.name, path, definition.line, _excerpt(lines, definition))
-        for definition in _offered(outline(source, language).definitions)
-    )
+def pack(symbols: Sequence[Symbol]) -> Packed:
+    """The symbols of one file, which share path and language."""
+    if not symbols:
+        return Packed()
+    rows: list[_Row] = [(symbol.name, symbol.kind, symbol.line, symbol.text) for symbol in symbols]
+    whole = (symbols[0].path, symbols[0].language, rows)
+    names = tuple(dict.fromkeys(symbol.name for symbol in symbols))
+    return Packed(names, len(rows), zlib.compress(msgspec.msgpack.encode(whole)))
 
 
-def _offered(definitions: tuple[Definition, ...]) -> Iterator[Definition]:
-    """Definitions outside functions, special methods left out."""
-    open_blocks: list[Definition] = []
-    for definition in definitions:
-        while open_blocks and open_blocks[-1].end_line < definition.line:
-            open_blocks.pop()
-        if all(block.kind == "class" for block in open_blocks) and not definition.name.startswith("__"):
-            yield definition
-        if definition.kind != "variable":
-            open_blocks.append(definition)
+_decoder = msgspec.msgpack.Decoder(tuple[str, str, list[_Row]])
+
+
+def unpack(packed: Packed) -> tuple[Symbol, ...]:
+    """What `pack` was given."""
+    if not packed.size:
+        return ()
+    path, language, rows = _decoder.decode(zlib.decompress(packed.data))
+    return tuple(Symbol(name, kind, path, language, line, text) for name, kind, line, text in rows)
 
 
 class SymbolIndex:
-    """Symbols by name. Written from one thread; `lookup` may be called from any."""
+    """Symbols by name. Used from one event loop."""
 
     def __init__(self) -> None:
-        self._by_file: dict[str, tuple[Symbol, ...]] = {}
-        self._by_name: dict[str, tuple[Symbol, ...]] = {}
-        self._size = 0
+        self._files: dict[str, Packed] = {}
+        self._by_name: dict[str, tuple[str, ...]] = {}
+        """Files, oldest known first."""
+        self._found: dict[str, tuple[Symbol, ...]] = {}
+        self._symbols = 0
+        self._bytes = 0
 
     @property
     def size(self) -> int:
         """How many symbols are known."""
-        return self._size
+        return self._symbols
 
-    def update(self, file: str, symbols: tuple[Symbol, ...]) -> None:
-        """Replace what is known of a file. Past `MAX_SYMBOLS`, what is new is not taken in."""
+    def update(self, file: str, packed: Packed) -> bool:
+        """Replace what is known of a file. False: there is no room for it, and it is forgotten."""
         self.remove(file)
-        symbols = symbols[: MAX_SYMBOLS - self._size]
-        if not symbols:
-            return
-        self._by_file[file] = symbols
-        self._size += len(symbols)
-        for symbol in symbols:
-            self._by_name[symbol.name] = (*self._by_name.get(symbol.name, ()), symbol)
+        has_room = (
+            self._symbols + packed.size <= MAX_SYMBOLS and self._bytes + len(packed.data) <= MAX_PACKED_BYTES
+        )
+        if not has_room or not packed.size:
+            return has_room
+        self._files[file] = packed
+        self._symbols += packed.size
+        self._bytes += len(packed.data)
+        for name in packed.names:
+            self._by_name[name] = (*self._by_name.get(name, ()), file)
+            self._found.pop(name, None)
+        return True
 
     def remove(self, file: str) -> None:
         """Forget a file."""
-        symbols = self._by_file.pop(file, ())
-        self._size -= len(symbols)
-        for symbol in symbols:
-            left = tuple(other for other in self._by_name[symbol.name] if other is not symbol)
+        packed = self._files.pop(file, None)
+        if packed is None:
+            return
+        self._symbols -= packed.size
+        self._bytes -= len(packed.data)
+        for name in packed.names:
+            self._found.pop(name, None)
+            left = tuple(other for other in self._by_name[name] if other != file)
             if left:
-                self._by_name[symbol.name] = left
+                self._by_name[name] = left
             else:
-                del self._by_name[symbol.name]
+                del self._by_name[name]
 
-    def remove_under(self, path: str) -> None:
-        """Forget a file, or all files under what is or was a directory."""
-        for file in [f for f in self._by_file if f == path or f.startswith(path + os.sep)]:
-            self.remove(file)
+    def clear(self) -> None:
+        """Forget everything."""
+        self.__init__()
 
     def lookup(self, name: str) -> tuple[Symbol, ...]:
-        """Every symbol of that name, oldest known first."""
-        return self._by_name.get(name, ())
+        """Every symbol of that name, those of the file that is known longest first."""
+        found = self._found.get(name)
+        if found is None:
+            files = self._by_name.get(name, ())[:MAX_FOUND_FILES]
+            offered = (symbol for file in files for symbol in unpack(self._files[file]))
+            found = tuple(symbol for symbol in offered if symbol.name == name)
+            if found:
+                if len(self._found) >= MAX_REMEMBERED:
+                    self._found.clear()
+                self._found[name] = found
+        return found

@@ -1,4 +1,4 @@
-"""The language server: LSP in, LSP out. The only file that imports pygls and lsprotocol.
+"""The language server: LSP in, LSP out.
 
 Handlers check, convert, call and convert back; what is suggested is decided in `completer`. Imports here
 are what `initialize` needs and nothing more: the rest comes with `session`, once the client has its
@@ -8,9 +8,11 @@ answer.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,45 +20,26 @@ from typing import TYPE_CHECKING, Any, cast
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
-from pygls.protocol import LanguageServerProtocol
 
 from engine import __version__
-from umbrella_lsp.document import (
-    Change,
-    Document,
-    DocumentStore,
-    Position,
-    PositionEncoding,
-    language_of,
-    path_of,
-)
+from umbrella_lsp import lsp
+from umbrella_lsp.document import Document, DocumentStore, PositionEncoding, language_of, path_of
 from umbrella_lsp.errors import EngineLost, UmbrellaError
 from umbrella_lsp.settings import Settings, read_settings
 from umbrella_lsp.supersede import LatestOnly
 
 if TYPE_CHECKING:
-    from umbrella_lsp.completer import Outcome, Selection
+    from umbrella_lsp.outcome import Outcome
     from umbrella_lsp.session import Session
+    from umbrella_lsp.workspace.client import Progress
 
 SECTION = "umbrella"
-"""Of the client's settings."""
+"""Of the client's settings, and of what it says it can do under ``experimental``."""
+REFRESH = "umbrella/refresh"
+"""Tells a client that asked for it, by ``experimental.umbrella.refresh``, that asking again for a document's
+suggestion is worth it: the target has come to a better one, or to one at all."""
 
 _log = logging.getLogger(__name__)
-
-
-class UmbrellaProtocol(LanguageServerProtocol):
-    """pygls' protocol, with an answer to requests that cannot be understood."""
-
-    def structure_message(self, data: dict[str, Any]) -> Any:
-        """Read one message; a request that is none is refused, as every request gets one answer."""
-        if data.get("method") == types.TEXT_DOCUMENT_INLINE_COMPLETION:
-            _mend_trigger_kind(data)
-        try:
-            return super().structure_message(data)
-        except JsonRpcException as error:
-            if "id" in data and "method" in data:
-                self._send_response(data["id"], error=error.to_response_error())
-            raise
 
 
 class UmbrellaServer(LanguageServer):
@@ -66,7 +49,7 @@ class UmbrellaServer(LanguageServer):
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  # pygls leaves some arguments untyped
             "umbrella-lsp",
             __version__,
-            protocol_cls=UmbrellaProtocol,
+            protocol_cls=lsp.UmbrellaProtocol,
             max_workers=1,  # It reads stdin.
         )
         self._documents = DocumentStore("utf-16")
@@ -75,11 +58,15 @@ class UmbrellaServer(LanguageServer):
         self._initial = Settings()
         self._told: set[str] = set()
         self._opening: asyncio.Task[Session] | None = None
+        self._numbers = itertools.count(1)
+        self._showing: asyncio.Task[None] | None = None
+        """The last report of progress on its way to the client."""
+        self._token = ""
         self._register()
 
     def _register(self) -> None:
-        # In the place of pygls' own documents, which split lines as `str.splitlines` does and clamp
-        # columns one short of a last line's end: what is suggested must fit to the character.
+        # In the place of pygls' own documents, which split lines as `str.splitlines` does, clamp columns one
+        # short of a last line's end and put the whole text together at each change.
         documents: dict[str, Callable[[Any], None]] = {
             types.TEXT_DOCUMENT_DID_OPEN: self._did_open,
             types.TEXT_DOCUMENT_DID_CHANGE: self._did_change,
@@ -98,32 +85,51 @@ class UmbrellaServer(LanguageServer):
         # pygls notes things on its handlers, which bound methods do not allow and partials do.
         for method, handler in handlers.items():
             self.feature(method)(partial(handler))
+        self.command(lsp.ACCEPTED)(self._accepted_command())
         # Without options pygls does not advertise the capability.
         options = types.InlineCompletionOptions()
         self.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, options)(partial(self._inline_completion))
 
+    @property
+    def _ready(self) -> Session | None:
+        """What answers requests, if it is there already."""
+        opening = self._opening
+        return opening.result() if opening and opening.done() and not opening.cancelled() else None
+
     def _did_open(self, params: types.DidOpenTextDocumentParams) -> None:
         item = params.text_document
         language = item.language_id or language_of(path_of(item.uri))
-        self._documents.open(Document(item.uri, item.text, language, item.version))
+        document = Document.of(item.uri, item.text, language, item.version)
+        self._documents.open(document)
+        if self._ready:
+            self._ready.opened(document)
 
     def _did_change(self, params: types.DidChangeTextDocumentParams) -> None:
         identifier = params.text_document
-        self._documents.change(identifier.uri, identifier.version, map(_change, params.content_changes))
-        # What is being made for the version before would fit it no longer.
-        self._answers.supersede(identifier.uri)
+        before = self._documents.get(identifier.uri)
+        changes = map(lsp.change, params.content_changes)
+        edits = self._documents.change(identifier.uri, identifier.version, changes)
+        after = self._documents.get(identifier.uri)
+        if self._ready and before and after:
+            self._ready.changed(before, edits, after)
 
     def _did_close(self, params: types.DidCloseTextDocumentParams) -> None:
-        self._documents.close(params.text_document.uri)
-        self._answers.supersede(params.text_document.uri)
-        self._saved(params.text_document.uri)
+        uri = params.text_document.uri
+        self._documents.close(uri)
+        self._answers.supersede(uri)
+        if self._ready:
+            self._ready.closed(uri)
 
     def _did_save(self, params: types.DidSaveTextDocumentParams) -> None:
-        self._saved(params.text_document.uri)
+        if self._ready:
+            self._ready.saved(params.text_document.uri)
 
-    def _saved(self, uri: str) -> None:
-        if self._opening is not None and self._opening.done():
-            self._opening.result().saved(path_of(uri))
+    def _accepted_command(self) -> Callable[..., None]:
+        def accepted(*arguments: object) -> None:
+            if self._ready:
+                self._ready.accepted(lsp.accepted_id(arguments))
+
+        return accepted
 
     def report_server_error(self, error: Exception, source: Any) -> None:
         """Log a message that could not be handled, without its contents, and leave the user in peace."""
@@ -164,38 +170,51 @@ class UmbrellaServer(LanguageServer):
         # Nothing is awaited before the snapshot: this is the document the client asked about.
         document = self._documents.get(params.text_document.uri)
         if document is None:
+            _log.warning("a suggestion for a document that is not open was asked for")
             return None
-        encoding = self._documents.encoding
-        offset = document.offset_at(_position(params.position), encoding)
+        offset = document.offset_at(lsp.position(params.position), self._documents.encoding)
         request = self.protocol.msg_id  # Here, where it is surely this request's: the answer is a later task.
-        work = self._answer(request, document, offset, params, encoding)
-        return await self._answers.run(document.uri, work)
+        return await self._answers.run(document.uri, self._answer(request, document, offset, params.context))
 
     async def _answer(
-        self,
-        request: object,
-        document: Document,
-        offset: int,
-        params: types.InlineCompletionParams,
-        encoding: PositionEncoding,
+        self, request: object, document: Document, offset: int, context: types.InlineCompletionContext
     ) -> types.InlineCompletionList | None:
         """One answer, and one line in the log, whatever happens."""
         started = time.perf_counter()
+        encoding = self._documents.encoding
         try:
-            session = await self._session()
-            selection = _selection(document, params.context.selected_completion_info, encoding)
-            invoked = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
-            outcome = await session.completer.complete(document, offset, selection, invoked=invoked)
+            session = self._ready or await self._session()
+            session.viewed(document, offset)
+            outcome = await session.completer.complete(
+                document,
+                offset,
+                lsp.selection(document, context.selected_completion_info, encoding),
+                invoked=context.trigger_kind == types.InlineCompletionTriggerKind.Invoked,
+                latest=lambda: self._documents.get(document.uri),
+            )
         except asyncio.CancelledError:
-            _log.info("id=%s outcome=cancelled total_ms=%.0f", request, _since(started))
+            _log.info("id=%s outcome=cancelled total_ms=%.1f", request, _since(started))
             raise
         except UmbrellaError as error:
-            _log.info("id=%s outcome=%s total_ms=%.0f", request, type(error).__name__, _since(started))
+            _log.info("id=%s outcome=%s total_ms=%.1f", request, type(error).__name__, _since(started))
             if not isinstance(error, EngineLost):  # A crash costs this one suggestion and nobody's attention.
                 self._tell(str(error))
             return None
+        about = self._about(outcome)
+        answer = None if outcome.reason == "outdated" else lsp.items(outcome, encoding, about)
+        session.offered(str(about["id"]), outcome)
         _log_outcome(request, outcome, _since(started))
-        return _answer(document, outcome, encoding)
+        return answer
+
+    def _about(self, outcome: Outcome) -> dict[str, object]:
+        return {
+            "id": f"s{next(self._numbers)}",
+            "source": outcome.source,
+            "tier": outcome.tier,
+            "version": outcome.document.version,
+            "server_ms": round(outcome.server_ms, 2),
+            "engine_ms": round(outcome.total_ms - outcome.server_ms, 2),
+        }
 
     async def _session(self) -> Session:
         """What answers requests; made when it is first needed, and once."""
@@ -206,7 +225,10 @@ class UmbrellaServer(LanguageServer):
     async def _open(self) -> Session:
         # In a thread, so that documents may change and requests be cancelled meanwhile.
         make = await asyncio.to_thread(_import_session)
-        return make(self._settings, self._roots(), self._tell)
+        session = make(self._settings, self._roots(), self._tell, self._better, self._progressed)
+        for document in self._documents:
+            session.opened(document)
+        return session
 
     def _roots(self) -> tuple[Path, ...]:
         folders = [folder.uri for folder in self.workspace.folders.values()]
@@ -238,6 +260,39 @@ class UmbrellaServer(LanguageServer):
             self._told.add(message)
             self.window_show_message(types.ShowMessageParams(types.MessageType.Warning, message))
 
+    def _better(self, uri: str) -> None:
+        """There is more for a document than its last answer said."""
+        experimental = self.client_capabilities.experimental
+        ours = cast("dict[str, Any]", experimental).get(SECTION) if isinstance(experimental, dict) else None
+        if isinstance(ours, dict) and cast("dict[str, Any]", ours).get("refresh"):
+            self.protocol.notify(REFRESH, {"uri": uri})
+
+    def _progressed(self, progress: Progress) -> None:
+        """How far the workspace is read, for an editor that shows such things."""
+        window = self.client_capabilities.window
+        if not (window and window.work_done_progress):
+            return
+        before = self._showing
+        self._showing = asyncio.create_task(self._show(progress, before))
+
+    async def _show(self, progress: Progress, before: asyncio.Task[None] | None) -> None:
+        """Send `progress`, after what is sent already."""
+        if before is not None:
+            await asyncio.wait([before])
+        said = f"{progress.files} files"
+        token = self._token
+        if progress.state == "begin":
+            token = self._token = f"umbrella-{next(self._numbers)}"
+            with suppress(JsonRpcException):  # A client that refuses is not shown any.
+                await self.work_done_progress.create_async(token)
+            self.work_done_progress.begin(
+                token, types.WorkDoneProgressBegin("Umbrella: reading the workspace", message=said)
+            )
+        elif progress.state == "report":
+            self.work_done_progress.report(token, types.WorkDoneProgressReport(message=said))
+        else:
+            self.work_done_progress.end(token, types.WorkDoneProgressEnd(said))
+
 
 def _import_session() -> type[Session]:
     from umbrella_lsp.session import Session
@@ -245,54 +300,17 @@ def _import_session() -> type[Session]:
     return Session
 
 
-def _mend_trigger_kind(data: dict[str, Any]) -> None:
-    """Older clients number the trigger kinds from 0. Nothing here depends on them, so any will do."""
-    params = data.get("params")
-    context = cast("dict[str, Any]", params).get("context") if isinstance(params, dict) else None
-    if isinstance(context, dict) and cast("dict[str, Any]", context).get("triggerKind") not in (1, 2):
-        context["triggerKind"] = types.InlineCompletionTriggerKind.Automatic.value
-
-
-def _position(position: types.Position) -> Position:
-    return Position(position.line, position.character)
-
-
-def _change(change: types.TextDocumentContentChangeEvent) -> Change:
-    if isinstance(change, types.TextDocumentContentChangePartial):
-        return Change(change.text, _position(change.range.start), _position(change.range.end))
-    return Change(change.text)
-
-
-def _selection(
-    document: Document, selected: types.SelectedCompletionInfo | None, encoding: PositionEncoding
-) -> Selection | None:
-    if selected is None:
-        return None
-    from umbrella_lsp.completer import Selection
-
-    start = document.offset_at(_position(selected.range.start), encoding)
-    end = document.offset_at(_position(selected.range.end), encoding)
-    return Selection(start, end, selected.text)
-
-
-def _answer(document: Document, outcome: Outcome, encoding: PositionEncoding) -> types.InlineCompletionList:
-    """The items of `outcome`; none where old ghost text should go away."""
-    suggestion = outcome.suggestion
-    if suggestion is None:
-        return types.InlineCompletionList([])
-    start, end = (document.position_at(offset, encoding) for offset in (suggestion.start, suggestion.end))
-    where = types.Range(types.Position(start.line, start.character), types.Position(end.line, end.character))
-    return types.InlineCompletionList([types.InlineCompletionItem(suggestion.text, range=where)])
-
-
 def _log_outcome(request: object, outcome: Outcome, total_ms: float) -> None:
     timings, tokens = outcome.timings, outcome.tokens
     _log.info(
-        "id=%s outcome=%s total_ms=%.0f context_ms=%.0f queue_ms=%.0f prefill_ms=%.0f decode_ms=%.0f "
-        "prompt=%d reused=%d generated=%d drafted=%d accepted=%d",
+        "id=%s outcome=%s source=%s tier=%s total_ms=%.1f server_ms=%.1f context_ms=%.1f queue_ms=%.0f "
+        "prefill_ms=%.0f decode_ms=%.0f prompt=%d reused=%d generated=%d drafted=%d accepted=%d passes=%d",
         request,
-        outcome.reason,
+        outcome.reason.replace(" ", "-"),
+        outcome.source,
+        outcome.tier,
         total_ms,
+        outcome.server_ms + total_ms - outcome.total_ms,
         outcome.context_ms,
         timings.queue_ms,
         timings.prefill_ms,
@@ -302,6 +320,7 @@ def _log_outcome(request: object, outcome: Outcome, total_ms: float) -> None:
         tokens.generated,
         tokens.drafted,
         tokens.accepted,
+        tokens.target_passes,
     )
 
 

@@ -16,8 +16,22 @@ class Settings:
     max_lines: int = 8
     """Lines of a suggestion where a block is wanted; 1 never suggests more than the line."""
     max_tokens: int = 96
+    min_confidence: float = 0.002
+    """Least probability, by the model, of the first line of a suggestion that is shown unasked; 0 shows all.
+
+    With the shipped pair two of five suggestions on unseen code lie under it, of whose first lines one in a
+    hundred is right. Of those just above it one in fifteen is: worth showing to who can take a part of it.
+    """
+    alternatives: int = 3
+    """Texts at most, where somebody asks rather than an editor by itself."""
     workspace: bool = True
     """Whether other files of the workspace are read, so that their definitions can be shown to the model."""
+    max_files: int = 10_000
+    """Of the workspace's source files, those nearest to its folders are read."""
+    secret_files: tuple[str, ...] = ()
+    """Patterns, as of a shell, of files that never go into a prompt, besides those known to hold secrets."""
+    statistics: bool = True
+    """Whether what becomes of suggestions is counted in a file of the user's own."""
     engine_config: str = ""
     """Path of an engine configuration, used if this server is the one to start the engine."""
 
@@ -35,7 +49,13 @@ class Reading:
     problems: tuple[str, ...] = ()
 
 
-_LIMITS = {"max_lines": (1, 100), "max_tokens": (1, 1024)}
+_LIMITS = {
+    "max_lines": (1, 100),
+    "max_tokens": (1, 1024),
+    "min_confidence": (0, 1),
+    "alternatives": (1, 8),
+    "max_files": (1, 100_000),
+}
 
 
 def read_settings(base: Settings, data: object) -> Reading:
@@ -51,12 +71,13 @@ def read_settings(base: Settings, data: object) -> Reading:
     kinds: dict[str, type[object]] = {field.name: type(getattr(base, field.name)) for field in fields(base)}
     chosen: dict[str, Any] = {}
     problems: list[str] = []
-    for key, value in cast("Mapping[str, object]", data).items():
+    for key, sent in cast("Mapping[str, object]", data).items():
+        value = _as_kept(sent, kinds.get(key))
         if key not in kinds:
             problems.append(f"umbrella.{key} is no setting; there are {', '.join(kinds)}")
         elif type(value) is not kinds[key]:
             problems.append(f"umbrella.{key} must be {_named(kinds[key])}, not {value!r}")
-        elif key in _LIMITS and not _LIMITS[key][0] <= cast("int", value) <= _LIMITS[key][1]:
+        elif key in _LIMITS and not _LIMITS[key][0] <= cast("float", value) <= _LIMITS[key][1]:
             low, high = _LIMITS[key]
             problems.append(f"umbrella.{key} must be from {low} to {high}, not {value!r}")
         else:
@@ -64,6 +85,20 @@ def read_settings(base: Settings, data: object) -> Reading:
     return Reading(replace(base, **chosen), tuple(problems))
 
 
+def _as_kept(value: object, kind: type[object] | None) -> object:
+    """A list of texts, and a whole number where any number will do, as it is kept; all else as it is."""
+    if kind is float and type(value) is int:
+        return float(value)
+    items = cast("list[object]", value) if isinstance(value, list) else [None]
+    return tuple(items) if all(isinstance(item, str) for item in items) else cast("object", value)
+
+
 def _named(kind: type[object]) -> str:
-    names: dict[type[object], str] = {bool: "true or false", int: "a whole number", str: "a text"}
+    names: dict[type[object], str] = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        tuple: "a list of texts",
+    }
     return names[kind]

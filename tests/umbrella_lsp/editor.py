@@ -31,6 +31,10 @@ class Editor:
     settings: object = None
     """What the client answers when it is asked for the section ``umbrella``."""
     messages: list[str] = field(default_factory=list)
+    progress: list[str] = field(default_factory=list)
+    """Kinds of all reports on how far the workspace is read."""
+    refreshed: list[object] = field(default_factory=list)
+    """What the server said it is worth asking again about."""
     stderr: str = ""
     exit_code: int | None = None
 
@@ -40,13 +44,20 @@ class Editor:
         return self.client._server
 
     async def initialize(
-        self, *, root: Path | None = None, encoding: str = "utf-16", options: object = None
+        self,
+        *,
+        root: Path | None = None,
+        encoding: str = "utf-16",
+        options: object = None,
+        experimental: object = None,
     ) -> types.InitializeResult:
         capabilities = types.ClientCapabilities(
             general=types.GeneralClientCapabilities(
                 position_encodings=[types.PositionEncodingKind(encoding)]
             ),
             workspace=types.WorkspaceClientCapabilities(configuration=True),
+            window=types.WindowClientCapabilities(work_done_progress=True),
+            experimental=experimental,
         )
         folders = [types.WorkspaceFolder(root.as_uri(), "work")] if root else None
         result = await self.client.initialize_async(
@@ -72,10 +83,16 @@ class Editor:
         )
 
     def ask(
-        self, uri: str, line: int, character: int, *, request: str | None = None, selected: Any = None
+        self,
+        uri: str,
+        line: int,
+        character: int,
+        *,
+        request: str | None = None,
+        selected: Any = None,
+        kind: types.InlineCompletionTriggerKind = types.InlineCompletionTriggerKind.Automatic,
     ) -> asyncio.Future[types.InlineCompletionList | None]:
         """Send a request; what comes back is its answer, once there is one."""
-        kind = types.InlineCompletionTriggerKind.Automatic
         params = types.InlineCompletionParams(
             types.InlineCompletionContext(kind, selected_completion_info=selected),
             types.TextDocumentIdentifier(uri),
@@ -122,6 +139,18 @@ async def an_editor(runtime_dir: Path, *options: str, settings: object = None) -
     def message(params: types.ShowMessageParams) -> None:
         editor.messages.append(params.message)
 
+    def refresh(params: object) -> None:
+        editor.refreshed.append(params)
+
+    def progress(params: types.ProgressParams) -> None:
+        editor.progress.append(params.value["kind"])
+
+    def create(_params: types.WorkDoneProgressCreateParams) -> None:
+        return None
+
+    client.feature(types.PROGRESS)(progress)
+    client.feature(types.WINDOW_WORK_DONE_PROGRESS_CREATE)(create)
+    client.feature("umbrella/refresh")(refresh)
     client.feature(types.WORKSPACE_CONFIGURATION)(configuration)
     client.feature(types.WINDOW_SHOW_MESSAGE)(message)
     environment = {**os.environ, "UMBRELLA_RUNTIME_DIR": str(runtime_dir), "PYTHONWARNINGS": "error"}

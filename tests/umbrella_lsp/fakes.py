@@ -8,14 +8,34 @@ from dataclasses import dataclass, field
 
 from engine.client import InfillCall, StreamEvent
 from engine.protocol import StopReason, Timings, TokenCounts, UmbrellaReply
+from umbrella_lsp.document import Document
+from umbrella_lsp.syntax.facts import CursorSyntax, InsertedSyntax
+
+COUNTS = TokenCounts(prompt=50, reused=40, generated=2, drafted=7, accepted=5, target_passes=3)
+TIMINGS = Timings(queue_ms=1.0, prefill_ms=2.0, decode_ms=3.0, total_ms=6.0)
+
+
+def piece(
+    text: str, *, stop: StopReason | None = None, index: int = 0, logprob: float = 0.0, final: bool = False
+) -> StreamEvent:
+    """One event of a stream."""
+    reply = UmbrellaReply(TIMINGS, COUNTS, index=index, logprobs=(logprob,) if logprob else (), stop=stop)
+    return StreamEvent(text, reply, final)
 
 
 def events(*pieces: str, stop: StopReason = StopReason.END) -> list[StreamEvent]:
     """One stream: its pieces, and an event that ends it."""
-    counts = TokenCounts(prompt=50, reused=40, generated=len(pieces), drafted=7, accepted=5, target_passes=3)
-    timings = Timings(queue_ms=1.0, prefill_ms=2.0, decode_ms=3.0, total_ms=6.0)
-    texts = [StreamEvent(piece, UmbrellaReply(timings, counts), final=False) for piece in pieces]
-    return [*texts, StreamEvent("", UmbrellaReply(timings, counts, stop=stop), final=True)]
+    return [*map(piece, pieces), piece("", stop=stop, final=True)]
+
+
+class NoSyntax:
+    """A syntax that knows no language."""
+
+    async def at(self, document: Document, offset: int) -> CursorSyntax | None:
+        return None
+
+    async def inserted(self, document: Document, start: int, end: int, text: str) -> InsertedSyntax | None:
+        return None
 
 
 @dataclass
@@ -47,3 +67,45 @@ class ScriptedStreams:
 
 def saying(*pieces: str, stop: StopReason = StopReason.END) -> ScriptedStreams:
     return ScriptedStreams([[*events(*pieces, stop=stop)]])
+
+
+class Stream:
+    """A stream that a test speaks into while it is read."""
+
+    def __init__(self, call: InfillCall) -> None:
+        self.call = call
+        self.is_closed = False
+        self._events: asyncio.Queue[StreamEvent] = asyncio.Queue()
+
+    def say(self, text: str, *, index: int = 0, logprob: float = 0.0) -> None:
+        self._events.put_nowait(piece(text, index=index, logprob=logprob))
+
+    def end(self, text: str = "", stop: StopReason = StopReason.END) -> None:
+        self._events.put_nowait(piece(text, stop=stop, final=True))
+
+    async def read(self) -> AsyncGenerator[StreamEvent]:
+        try:
+            while True:
+                event = await self._events.get()
+                yield event
+                if event.final:
+                    return
+        finally:
+            self.is_closed = True
+
+
+class Dialogue:
+    """An engine whose every stream is spoken into by the test."""
+
+    def __init__(self) -> None:
+        self.streams: list[Stream] = []
+
+    async def infill(self, call: InfillCall) -> AsyncGenerator[StreamEvent]:
+        stream = Stream(call)
+        self.streams.append(stream)
+        async for event in stream.read():
+            yield event
+
+    @property
+    def last(self) -> Stream:
+        return self.streams[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import tempfile
@@ -11,11 +12,26 @@ from pathlib import Path
 import pytest
 
 from tests.umbrella_lsp.scripted_engine import Script, running
-from umbrella_lsp.complete import MAX_FILE_BYTES, Place, main, parse_place
+from umbrella_lsp.complete import MAX_FILE_BYTES, Place, main, parse_place, project_of
+from umbrella_lsp.syntax.client import SyntaxClient
+from umbrella_lsp.workspace.client import Workspace
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
+def engine(engine_and_processes: Script, monkeypatch: pytest.MonkeyPatch) -> Script:
+    """An engine, and none of the processes that know syntax and workspace, as to start them takes time."""
+
+    async def nothing(*_arguments: object, **_options: object) -> None:
+        return None
+
+    monkeypatch.setattr(SyntaxClient, "at", nothing)
+    monkeypatch.setattr(SyntaxClient, "inserted", nothing)
+    monkeypatch.setattr(Workspace, "configure", lambda *_arguments, **_options: None)
+    return engine_and_processes
+
+
+@pytest.fixture
+def engine_and_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
     with tempfile.TemporaryDirectory(prefix="umb-") as folder, running(Path(folder) / "run") as script:
         monkeypatch.setenv("UMBRELLA_RUNTIME_DIR", str(Path(folder) / "run"))
         yield script
@@ -68,6 +84,65 @@ def test_json_tells_why_it_ended_and_what_it_cost(
         "accepted": 5,
         "target_passes": 3,
     }
+
+
+def test_definitions_of_the_projects_other_files_are_shown_but_never_its_secrets(
+    engine_and_processes: Script, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_and_processes
+    monkeypatch.setattr("umbrella_lsp.complete.READING_S", 60.0)  # It returns as soon as all has been read.
+    monkeypatch.setattr("umbrella_lsp.complete.PARSING_S", 60.0)
+    engine.say("1)")
+    (work / ".git").mkdir()
+    (work / "shop").mkdir()
+    (work / "shelf.py").write_text("def fill(books):\n    return books\n")
+    (work / "secrets.py").write_text("def token(): return 'hunter2'\n")
+    (work / "shop" / "a.py").write_text("from shelf import fill\nfill(token(\n")
+    assert main(["shop/a.py:2"]) == 0
+    segments = engine.asked.get_nowait()["umbrella"]["segments"]
+    assert [(s["kind"], s["path"]) for s in segments[2:]] == [("definition", "shelf.py")]
+    assert segments[0]["path"] == "shop/a.py"
+    assert "hunter2" not in str(segments)
+
+
+def test_a_workspace_that_takes_long_to_read_is_not_waited_for(
+    engine: Script, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_workspace: Workspace) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Workspace, "settled", never)
+    engine.say("name")
+    (work / "a.py").write_text("x = ")
+    assert main(["a.py:1"]) == 0
+
+
+def test_the_project_is_the_nearest_directory_with_a_mark_of_one(work: Path) -> None:
+    (work / "pyproject.toml").touch()
+    (work / "src" / "deep").mkdir(parents=True)
+    assert project_of(work / "src" / "deep") == work
+    (work / "src" / ".git").touch()  # As in a worktree.
+    assert project_of(work / "src" / "deep") == work / "src"
+
+
+def test_an_explanation_tells_all_that_led_to_the_answer(
+    engine: Script, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.say("name")
+    (work / "a.py").write_text("x = ")
+    assert main(["a.py:1", "--explain", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["explain"]
+    assert told["decision"]["reason"] == "suggested"
+    assert [s["kind"] for s in told["segments"]] == ["prefix", "suffix"]
+    assert told["tokens"]["recomputed"] == 10
+    assert main(["a.py:1", "--explain"]) == 0
+    assert capsys.readouterr().out.startswith("Suggested: ")
+
+
+def test_silence_is_explained_too(engine: Script, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (work / ".env").write_text("KEY=")
+    assert main([".env:1", "--explain"]) == 1
+    assert capsys.readouterr().out.startswith("Silent: the file looks like one of secrets")
 
 
 def test_no_suggestion_prints_nothing_and_ends_with_one(

@@ -29,13 +29,13 @@ def test_the_front_end_imports_only_the_engines_torch_free_modules() -> None:
     assert not {name for name in used if name.split(".")[0] in {"torch", "transformers"}}
 
 
-def test_only_the_server_knows_lsp() -> None:
+def test_only_the_server_and_its_conversions_know_lsp() -> None:
     knowing = {
         file.name
         for file in FOLDER.rglob("*.py")
         if any(name.split(".")[0] in {"pygls", "lsprotocol"} for name in imports(file))
     }
-    assert knowing == {"server.py"}
+    assert knowing == {"lsp.py", "server.py"}
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -49,6 +49,6 @@ def test_a_server_that_waits_for_initialize_has_loaded_nothing_heavy() -> None:
     assert loaded_after("from umbrella_lsp.server import UmbrellaServer; UmbrellaServer()") == set()
 
 
-def test_a_server_at_work_has_loaded_no_model_code() -> None:
+def test_a_server_at_work_has_loaded_neither_models_nor_grammars() -> None:
     loaded = loaded_after("import umbrella_lsp.server, umbrella_lsp.session, umbrella_lsp.complete, httpx")
-    assert loaded == {"httpx", "msgspec", "tree_sitter", "watchfiles"}
+    assert loaded == {"httpx", "msgspec"}

@@ -2,62 +2,73 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import pytest
 
-from umbrella_lsp.index import MAX_EXCERPT_CHARS, MAX_EXCERPT_LINES, SymbolIndex, symbols_of
-
-SOURCE = """\
-LIMIT = 3
-
-class Shelf:
-    def __init__(self):
-        self.books = []
-
-    def add(self, book):
-        def helper():
-            pass
-        self.books.append(book)
-
-def fill(shelf):
-    shelf.add("x")
-"""
+from umbrella_lsp import index as indexing
+from umbrella_lsp.index import Packed, Symbol, SymbolIndex, pack, unpack
 
 
-def names(index: SymbolIndex, *asked: str) -> list[str]:
-    return [symbol.path for name in asked for symbol in index.lookup(name)]
+def symbols(path: str, *names: str) -> tuple[Symbol, ...]:
+    return tuple(
+        Symbol(name, "function", path, "python", line, f"def {name}(): ...")
+        for line, name in enumerate(names)
+    )
 
 
-def test_a_file_offers_its_top_level_and_its_classes_methods() -> None:
-    found = symbols_of("lib/shelf.py", SOURCE, "python")
-    assert [symbol.name for symbol in found] == ["LIMIT", "Shelf", "add", "fill"]
-    assert found[-1].text == 'def fill(shelf):\n    shelf.add("x")'
-    assert {symbol.path for symbol in found} == {"lib/shelf.py"}
+def paths(index: SymbolIndex, *names: str) -> list[str]:
+    return [symbol.path for name in names for symbol in index.lookup(name)]
 
 
-def test_an_excerpt_is_the_beginning_in_whole_lines() -> None:
-    source = "def long():\n" + "    value = 'some text that is of some length'\n" * 40
-    (symbol,) = symbols_of("a.py", source, "python")
-    assert len(symbol.text) < MAX_EXCERPT_CHARS
-    assert symbol.text.count("\n") < MAX_EXCERPT_LINES
-    assert symbol.text.endswith("length'")
+def test_what_is_packed_comes_out_as_it_was() -> None:
+    several = symbols("lib/\N{GREEK SMALL LETTER ALPHA}.py", "one", "two", "one")
+    assert unpack(pack(several)) == several
+    assert pack(several).names == ("one", "two")
+    assert unpack(pack(())) == ()
 
 
 def test_updating_a_file_forgets_what_it_said_before() -> None:
     index = SymbolIndex()
-    index.update("a", symbols_of("a.py", "def old(): pass", "python"))
-    index.update("b", symbols_of("b.py", "def old(): pass\ndef kept(): pass", "python"))
-    index.update("a", symbols_of("a.py", "def new(): pass", "python"))
-    assert names(index, "old", "new", "kept") == ["b.py", "a.py", "b.py"]
-    assert index.size == 3
+    index.update("a", pack(symbols("a.py", "old")))
+    index.update("b", pack(symbols("b.py", "old", "kept")))
+    assert paths(index, "old") == ["a.py", "b.py"]
+    index.update("a", pack(symbols("a.py", "new")))
+    assert paths(index, "old", "new", "kept") == ["b.py", "a.py", "b.py"]
+    index.update("b", Packed())
+    assert paths(index, "old", "kept") == []
+    assert index.size == 1
 
 
-def test_removing_a_directory_forgets_its_files_and_no_other() -> None:
+def test_removing_a_file_forgets_it_and_no_other() -> None:
     index = SymbolIndex()
-    inside, beside = str(Path("lib/a.py")), str(Path("library.py"))
-    index.update(inside, symbols_of("a.py", "def f(): pass", "python"))
-    index.update(beside, symbols_of("b.py", "def f(): pass", "python"))
-    index.remove_under("lib")
-    assert names(index, "f") == ["b.py"]
-    index.remove_under(beside)
-    assert index.size == 0
-    assert index.lookup("f") == ()
+    index.update("a", pack(symbols("a.py", "f", "f")))
+    index.update("b", pack(symbols("b.py", "f")))
+    assert paths(index, "f") == ["a.py", "a.py", "b.py"]
+    index.remove("a")
+    index.remove("never known")
+    assert paths(index, "f") == ["b.py"]
+    index.clear()
+    assert (index.size, index.lookup("f")) == (0, ())
+
+
+@pytest.mark.parametrize(("limit", "most"), [("MAX_SYMBOLS", 4), ("MAX_PACKED_BYTES", 200)])
+def test_what_there_is_no_room_for_is_refused_and_room_that_is_made_is_used(
+    monkeypatch: pytest.MonkeyPatch, limit: str, most: int
+) -> None:
+    monkeypatch.setattr(indexing, limit, most)
+    index = SymbolIndex()
+    assert index.update("a", pack(symbols("a.py", "f", "g")))
+    assert not index.update("b", pack(symbols("b.py", *"abcdefghijklmnopq")))
+    assert index.update("c", pack(symbols("c.py", "h", "i")))
+    assert index.size == 4
+    assert not index.update("a", pack(symbols("a.py", *"abcdefghijklmnopq")))
+    assert (index.lookup("f"), index.size) == ((), 2)
+
+
+def test_a_name_that_everybody_uses_is_looked_up_in_so_many_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "MAX_FOUND_FILES", 2)
+    index = SymbolIndex()
+    for number in range(5):
+        index.update(str(number), pack(symbols(f"{number}.py", "main")))
+    assert paths(index, "main") == ["0.py", "1.py"]
+    index.remove("0")
+    assert paths(index, "main") == ["1.py", "2.py"]

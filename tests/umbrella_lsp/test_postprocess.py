@@ -2,69 +2,79 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.umbrella_lsp.cursor import context_at
-from umbrella_lsp.postprocess import fitted
-from umbrella_lsp.stop import extent
+from tests.umbrella_lsp.fitting import Case, Cursor, read_cases
+from umbrella_lsp.stop import lines_below
+from umbrella_lsp.syntax.languages import GRAMMARS
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "postprocess"
+CASES = [case for path in sorted(GOLDEN.glob("*.txt")) for case in read_cases(path)]
 
 
-def fit(marked: str, generated: str) -> str:
-    context = context_at(marked)
-    return fitted(generated, context, extent(context, max_lines=8))
+def check(case: Case, *, has_syntax: bool) -> None:
+    cursor = Cursor(case.marked, case.language, has_syntax=has_syntax, invoked=case.invoked)
+    assert cursor.fit(case.generated) == case.inserted
+    assert cursor.fit(case.inserted.text) == case.inserted
 
 
-@pytest.mark.parametrize(
-    ("marked", "generated", "left"),
-    [
-        pytest.param("self.name = ‸\n", "name", "name", id="as it is"),
-        pytest.param("x = ‸\n", "1\ny = 2", "1", id="one line where one is wanted"),
-        pytest.param("x = 1‸\n", "\ny = 2", "", id="a line that is complete"),
-        pytest.param("x = ‸\n", "   ", "", id="nothing but blanks"),
-        pytest.param("x = ‸\n", "1  \t", "1", id="blanks at the end"),
-        pytest.param("f(‸)\n", "a, b)", "a, b", id="a closer that stands there"),
-        pytest.param("f(‸)\n", "g(a))", "g(a)", id="of two closers the one that stands there"),
-        pytest.param("f(‸)\n", "g(a)", "g(a)", id="a closer of its own"),
-        pytest.param("f(‸)\n", "a)  # why", "a", id="what follows the closer"),
-        pytest.param('f("‸")\n', 'name")', "name", id="a quote that stands there"),
-        pytest.param('f("‸")\n', 'a" + "b', 'a" + "b', id="quotes of its own"),
-        pytest.param("f(a‸\n", ", b)", ", b)", id="a closer that is missing"),
-        pytest.param("x = ‸ + tax\n", "price + tax", "price", id="the rest of the line"),
-        pytest.param("x = [‸, 2]\n", "1, 2]", "1", id="the rest of a list"),
-        pytest.param("def f():\n    ‸\n", "    return 1", "return 1", id="indentation given twice"),
-        pytest.param(
-            "def f():\n    if x:\n    ‸\n", "    return 1", "    return 1", id="indentation that is missing"
-        ),
-        pytest.param("def f():\n‸\n", "    return 1", "    return 1", id="indentation from column 0"),
-        pytest.param("def f():‸\n", "\n    return 1\n\n", "\n    return 1", id="a block on new lines"),
-        pytest.param(
-            "‸\ntotal = 0\n", "import os\ntotal = 0\nx = 1", "import os", id="a line that stands below"
-        ),
-        pytest.param("x = f(\n    ‸\n)\n", "a,\n)", "a,", id="closers that stand below"),
-        pytest.param("‸\ntotal = 0\n", "total = 0", "", id="nothing but the line below"),
-        pytest.param("if x:\n    ‸\npass\n", "pass", "pass", id="the line below, but indented otherwise"),
-        pytest.param("y = ‸\nfoo()\n", "foo()", "foo()", id="what the line below has, on another line"),
-        pytest.param(
-            "def f():\n    ‸\n", "x += 1\n    x += 1\n    x += 1", "x += 1", id="a line over and over"
-        ),
-        pytest.param("f([[‸\n", "1\n    ]\n    ]", "1\n    ]\n    ]", id="closers over and over"),
-        pytest.param("‸\n", "```python\nx = 1\n```\nThat sets x.", "x = 1", id="code in a fence"),
-    ],
-)
-def test_what_was_generated_is_shortened_to_fit(marked: str, generated: str, left: str) -> None:
-    assert fit(marked, generated) == left
+@pytest.mark.parametrize("case", [c for c in CASES if c.language in GRAMMARS], ids=lambda case: case.name)
+def test_what_was_generated_is_made_to_fit_by_its_syntax_once_and_for_all(case: Case) -> None:
+    check(case, has_syntax=True)
 
 
-@given(
-    st.sampled_from(["x = ‸\n", "f(‸)\n", "def f():‸\n", "def f():\n    ‸\n    return 1\n", '"‸"', "‸"]),
-    st.text(st.sampled_from("ab()[]\"'`\n \t=:é"), max_size=30),
-)
-def test_fitting_only_ever_takes_away_and_leaves_something_to_show_or_nothing(
-    marked: str, generated: str
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_what_was_generated_is_made_to_fit_without_syntax_too(case: Case) -> None:
+    check(case, has_syntax=False)
+
+
+PLACES = [
+    "x = ‸\n",
+    "f(‸)\nf(a)\n",
+    'f("‸")\n',
+    "def f():‸\n",
+    "def f():\n    if a:\n        b\n    ‸\n    return a\n",
+    "def f():\n\tif a:\n\t\tb\n\t‸\n",
+    "x = [\n    ‸\n]\n",
+    "f(g(‸)  # a\n",
+    "a‸ a\n",
+    "‸",
+]
+PIECES = [
+    "a",
+    "ab",
+    "return a",
+    "f(a)",
+    "if a:",
+    "b = 1",
+    *"()[]{}\"'`\n\t=:,;# ",
+    "\n    ",
+    "\n  ",
+    "```",
+    "This is what it is.",
+]
+
+
+@pytest.mark.parametrize("has_syntax", [False, True])
+@given(marked=st.sampled_from(PLACES), pieces=st.lists(st.sampled_from(PIECES), max_size=12))
+def test_what_fits_is_no_longer_has_no_blanks_at_its_end_and_still_fits(
+    has_syntax: bool, marked: str, pieces: list[str]
 ) -> None:
-    left = fit(marked, generated)
-    assert left in generated
-    assert left == "" or left.strip()
-    assert left == left.rstrip()
+    cursor, generated = Cursor(marked, "python", has_syntax=has_syntax), "".join(pieces)
+    left = cursor.fit(generated)
+    assert "".join(left.text.split()) in "".join(generated.split())
+    assert left.text == "" or left.text.strip()
+    before, after = cursor.context.before, cursor.context.after[left.replaces :]
+    lines = left.text.split("\n")
+    assert all(line == line.rstrip() for line in lines[:-1])
+    assert lines[-1] == lines[-1].rstrip() or after[:1].isalnum()
+    below = lines_below(cursor.context.suffix)[:1]
+    whole = [line.rstrip() for line in f"{before}{left.text}{after}".split("\n")]
+    if left.text and below and len(below[0].strip()) > 2:
+        assert below[0] not in whole
+    if not has_syntax:  # Of text that no grammar allows, syntax may say something else once it is shorter.
+        assert cursor.fit(left.text) == left

@@ -50,6 +50,8 @@ def test_a_suggestion_reaches_the_editor_and_one_log_line_tells_its_cost(
         async with an_editor(runtime_dir, "-X", "importtime") as editor:
             result = await editor.initialize()
             assert result.capabilities.inline_completion_provider == types.InlineCompletionOptions()
+            assert result.capabilities.execute_command_provider is not None
+            assert result.capabilities.execute_command_provider.commands == ("umbrella.accepted",)
             sync = result.capabilities.text_document_sync
             assert isinstance(sync, types.TextDocumentSyncOptions)
             assert (sync.open_close, sync.change) == (True, types.TextDocumentSyncKind.Incremental)
@@ -61,7 +63,7 @@ def test_a_suggestion_reaches_the_editor_and_one_log_line_tells_its_cost(
         assert editor.messages == []
         log = [line for line in editor.stderr.splitlines() if not line.startswith("import time:")]
         assert len(log) == 1
-        assert re.search(r"id=first outcome=suggested total_ms=\d+ .* drafted=7 accepted=5$", log[0])
+        assert re.search(r"id=first outcome=suggested source=new .* drafted=7 accepted=5 passes=3$", log[0])
         assert "| torch" not in editor.stderr
         assert "| transformers" not in editor.stderr
 
@@ -110,8 +112,9 @@ def test_a_cancelled_request_is_answered_so_and_closes_the_engines_stream(
     asyncio.run(scenario())
 
 
-def test_a_newer_request_or_a_change_supersedes_and_answers_null(engine: Script, runtime_dir: Path) -> None:
-    engine.hold("na")
+def test_a_newer_request_supersedes_and_a_change_that_contradicts_closes_the_stream(
+    engine: Script, runtime_dir: Path
+) -> None:
     engine.hold("na")
     engine.say("name")
 
@@ -123,16 +126,61 @@ def test_a_newer_request_or_a_change_supersedes_and_answers_null(engine: Script,
             await until(lambda: engine.asked.qsize() == 1)
             second = editor.ask(URI, 0, 4, request="second")
             assert await first is None
-            await until(lambda: engine.asked.qsize() == 2)
             editor.insert(URI, 0, 4, "y")
             assert await second is None
-            await until(lambda: engine.closed.qsize() == 2)
+            await until(lambda: engine.closed.qsize() == 1)
             assert items(await editor.ask(URI, 0, 5, request="third")) == [("name", at(0, 5))]
             await editor.end()
         outcomes = re.findall(r"id=(\w+) outcome=(\w+)", editor.stderr)
-        assert outcomes == [("first", "cancelled"), ("second", "cancelled"), ("third", "suggested")]
+        assert outcomes == [("first", "cancelled"), ("second", "outdated"), ("third", "suggested")]
 
     asyncio.run(scenario())
+
+
+def test_an_item_tells_where_it_came_from_and_its_command_says_that_it_was_accepted(
+    engine: Script, runtime_dir: Path
+) -> None:
+    engine.say("name")
+
+    async def scenario() -> None:
+        async with an_editor(runtime_dir) as editor:
+            await editor.initialize()
+            editor.open(URI, "x = \n")
+            answer = await editor.ask(URI, 0, 4)
+            assert answer is not None
+            command = answer.items[0].command
+            assert command is not None
+            assert command.arguments is not None
+            about = command.arguments[0]
+            assert (about["source"], about["tier"], about["version"]) == ("new", "target", 1)
+            assert about["server_ms"] > 0
+            params = types.ExecuteCommandParams(command.command, arguments=command.arguments)
+            assert await editor.client.workspace_execute_command_async(params) is None
+
+    asyncio.run(scenario())
+
+
+def test_documents_that_are_no_files_and_positions_past_the_end_are_served(
+    engine: Script, runtime_dir: Path
+) -> None:
+    engine.say("name")
+
+    async def scenario() -> None:
+        async with an_editor(runtime_dir) as editor:
+            await editor.initialize()
+            editor.open("untitled:Untitled-1", "x = ")
+            assert items(await editor.ask("untitled:Untitled-1", 99, 99)) == [("name", at(0, 4))]
+            editor.insert("untitled:Untitled-1", 7, 7, "\ny = ", version=9)
+            editor.insert("untitled:Untitled-1", 1, 0, "# ", version=3)
+            editor.insert("untitled:Unknown", 1, 0, "# ", version=3)
+            await editor.ask("untitled:Untitled-1", 1, 6)
+            await editor.end()
+        assert "a document went from version 9 back to 3" in editor.stderr
+        assert "a change to a document that is not open was ignored" in editor.stderr
+
+    asyncio.run(scenario())
+    engine.asked.get_nowait()
+    assert engine.asked.get_nowait()["umbrella"]["segments"][0]["text"] == "x = \n# y = "
 
 
 def test_answers_may_come_from_the_cache_be_empty_or_extend_the_editors_own_list(

@@ -16,6 +16,10 @@ def test_known_keys_replace_what_was_chosen_before() -> None:
     assert reading.problems == ()
 
 
+def test_a_whole_number_is_a_number_where_any_will_do() -> None:
+    assert read_settings(Settings(), {"min_confidence": 0}).settings == Settings(min_confidence=0.0)
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
@@ -23,7 +27,10 @@ def test_known_keys_replace_what_was_chosen_before() -> None:
         ({"max_lines": "3"}, "umbrella.max_lines must be a whole number, not '3'"),
         ({"max_lines": True}, "umbrella.max_lines must be a whole number, not True"),
         ({"max_lines": 0}, "umbrella.max_lines must be from 1 to 100, not 0"),
+        ({"min_confidence": 1.5}, "umbrella.min_confidence must be from 0 to 1, not 1.5"),
+        ({"min_confidence": "high"}, "umbrella.min_confidence must be a number, not 'high'"),
         ({"enabled": 1}, "umbrella.enabled must be true or false, not 1"),
+        ({"secret_files": ["*.x", 1]}, "umbrella.secret_files must be a list of texts, not ['*.x', 1]"),
         (["enabled"], "umbrella: settings are an object, not list"),
     ],
 )
@@ -31,6 +38,10 @@ def test_what_is_not_understood_changes_nothing_and_is_reported(data: object, sa
     reading = read_settings(Settings(), data)
     assert reading.settings == Settings()
     assert reading.problems[0].startswith(said)
+
+
+def test_a_list_of_texts_is_read_as_one() -> None:
+    assert read_settings(Settings(), {"secret_files": ["*.x"]}).settings == Settings(secret_files=("*.x",))
 
 
 def test_an_editor_with_nothing_to_say_is_no_problem() -> None:

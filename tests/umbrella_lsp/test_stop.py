@@ -6,80 +6,157 @@ import pytest
 
 from engine.protocol import StopSpec
 from tests.umbrella_lsp.cursor import context_at
-from umbrella_lsp.postprocess import fitted
-from umbrella_lsp.stop import extent, is_done
+from tests.umbrella_lsp.fitting import Cursor
+from umbrella_lsp.stop import extent, first_part, is_done, is_silent_here
 
-ONE_LINE = StopSpec(max_lines=1)
+LINE = StopSpec(max_lines=1)
+
+PYTHON = [
+    ("x = ‸\n", "line", LINE),
+    ("x = f(a, ‸\n", "line", LINE),
+    ("x = ‸ + 1\n", "line", LINE),
+    ("if x:‸ # why\n", "line", LINE),
+    ("    ‸x = 1\n", "line", LINE),
+    ("# if x:‸\n", "line", LINE),
+    ('def f():\n    """One.\n    ‸\n    """\n', "line", LINE),
+    ('x = "(‸"\n', "line", LINE),
+    ("x = f(‸)\n", "statement", StopSpec(max_lines=9)),
+    ("x = [‸\n", "statement", StopSpec(max_lines=9)),
+    ("x = [\n    ‸\n", "statement", StopSpec(max_lines=8)),
+    ("x = [\n    ‸\n]\n", "statement", StopSpec(max_lines=8, min_indent=1)),
+    ("    x = [\n        1,‸\n    ]\n", "statement", StopSpec(max_lines=9, min_indent=5)),
+    ("def f():‸\n", "block", StopSpec(max_lines=9, min_indent=1)),
+    ("class A:\n    def f(self):‸", "block", StopSpec(max_lines=9, min_indent=5)),
+    ("    def f(a,\n          b):‸\n", "block", StopSpec(max_lines=9, min_indent=5)),
+    ("def f():\n    ‸\n", "block", StopSpec(max_lines=8, min_indent=4)),
+    ("def f():\n    x = 1\n    ‸\n", "block", StopSpec(max_lines=8, min_indent=4)),
+    ("def f():\n‸\n", "block", StopSpec(max_lines=8, min_indent=1)),
+    ("import os\n‸", "block", StopSpec(max_lines=8)),
+    ("‸", "block", StopSpec(max_lines=8)),
+    ("‸\n\ntotal_price = 0\n", "block", StopSpec(("\ntotal_price = 0\n",), 8)),
+]
+
+
+@pytest.mark.parametrize("has_syntax", [False, True])
+@pytest.mark.parametrize(("marked", "reach", "spec"), PYTHON)
+def test_lines_statements_and_blocks_are_told_apart(
+    marked: str, reach: str, spec: StopSpec, has_syntax: bool
+) -> None:
+    found = Cursor(marked, "python", has_syntax=has_syntax).extent
+    assert (found.reach, found.spec) == (reach, spec)
+
+
+@pytest.mark.parametrize("has_syntax", [False, True])
+@pytest.mark.parametrize(
+    ("marked", "reach", "spec"),
+    [
+        ("function f() {‸\n", "block", StopSpec(max_lines=9)),
+        ("function f() {\n  ‸\n}\n", "block", StopSpec(max_lines=8, min_indent=2)),
+        ("class A {\n  f() {\n    ‸\n}\n", "block", StopSpec(max_lines=8, min_indent=2)),
+        ("f(a => {‸\n", "block", StopSpec(max_lines=9)),
+        ("f(‸);\n", "statement", StopSpec(max_lines=9)),
+        ("switch (x) {\n  case 1:‸\n}\n", "block", StopSpec(max_lines=9, min_indent=3)),
+    ],
+)
+def test_a_block_in_braces_takes_its_closer_with_it_unless_that_is_there(
+    marked: str, reach: str, spec: StopSpec, has_syntax: bool
+) -> None:
+    found = Cursor(marked, "javascript", has_syntax=has_syntax).extent
+    assert (found.reach, found.spec) == (reach, spec)
+
+
+@pytest.mark.parametrize("has_syntax", [False, True])
+def test_a_statement_that_wants_an_operand_gets_that_and_no_more(has_syntax: bool) -> None:
+    cursor = Cursor("const x =\n  ‸\n", "javascript", has_syntax=has_syntax)
+    assert cursor.extent.reach == "statement"
+    assert is_done(cursor.context, cursor.extent, "1;\n", cursor.inserted("1;\n"))
+    assert not is_done(cursor.context, cursor.extent, "a +\n", cursor.inserted("a +\n"))
 
 
 @pytest.mark.parametrize(
-    ("marked", "spec"),
+    ("marked", "reach", "spec"),
     [
-        ("x = ‸\n", ONE_LINE),
-        ("x = f(‸)\n", ONE_LINE),
-        ("x = ‸ + 1\n", ONE_LINE),
-        ("if x:‸ # why\n", ONE_LINE),
-        ("    ‸x = 1\n", ONE_LINE),
-        ("def f():‸\n", StopSpec(max_lines=9, min_indent=1)),
-        ("class A:\n    def f(self):‸", StopSpec(max_lines=9, min_indent=5)),
-        ("def f():\n    ‸\n", StopSpec(max_lines=8, min_indent=4)),
-        ("def f():\n    x = 1\n    ‸\n", StopSpec(max_lines=8, min_indent=4)),
-        ("def f():\n‸\n", StopSpec(max_lines=8, min_indent=1)),
-        ("x = [‸\n", StopSpec(max_lines=9, min_indent=1)),
-        ("import os\n‸", StopSpec(max_lines=8)),
-        ("‸", StopSpec(max_lines=8)),
+        ("x = 1‸\n", "following", StopSpec(max_lines=17)),
+        ("def f():\n    x = 1‸\n", "following", StopSpec(max_lines=17, min_indent=4)),
+        ("def f():‸\n", "block", StopSpec(max_lines=17, min_indent=1)),
+        ("# why‸\n", "block", StopSpec(max_lines=17)),
+        ("x = ‸ + 1\n", "line", LINE),
     ],
 )
-def test_blocks_get_lines_and_everything_else_the_rest_of_the_line(marked: str, spec: StopSpec) -> None:
-    assert extent(context_at(marked), max_lines=8).spec == spec
-
-
-@pytest.mark.parametrize(
-    ("marked", "spec"),
-    [
-        ("x = 1‸\n", StopSpec(max_lines=9)),
-        ("def f():\n    x = 1‸\n", StopSpec(max_lines=9, min_indent=4)),
-        ("x = f(‸)\n", ONE_LINE),
-        ("def f():‸\n", StopSpec(max_lines=9, min_indent=1)),
-    ],
-)
-def test_who_asks_at_a_lines_end_may_get_the_lines_that_follow(marked: str, spec: StopSpec) -> None:
-    assert extent(context_at(marked), max_lines=8, invoked=True).spec == spec
-
-
-def test_who_asks_on_an_unfinished_line_gets_its_rest_and_no_more() -> None:
-    context = context_at("x = ‸\n")
-    wanted = extent(context, max_lines=8, invoked=True)
-    assert is_done(context, wanted, "1\ny = 2\n")
-    assert fitted("1\ny = 2", context, wanted) == "1"
-
-
-def test_who_asks_after_a_finished_line_gets_new_lines() -> None:
-    context = context_at("x = 1‸\n")
-    wanted = extent(context, max_lines=8, invoked=True)
-    assert not is_done(context, wanted, "\ny = 2\n")
-    assert fitted("\ny = 2\nz = 3\n", context, wanted) == "\ny = 2\nz = 3"
+def test_who_asks_gets_more(marked: str, reach: str, spec: StopSpec) -> None:
+    found = Cursor(marked, "python", has_syntax=False, invoked=True).extent
+    assert (found.reach, found.spec) == (reach, spec)
 
 
 def test_one_line_at_most_is_one_line_everywhere() -> None:
-    assert extent(context_at("def f():‸"), max_lines=1).spec == ONE_LINE
+    assert extent(context_at("def f():‸"), max_lines=1).spec == LINE
 
 
+@pytest.mark.parametrize("has_syntax", [False, True])
 @pytest.mark.parametrize(
     ("marked", "text", "done"),
     [
-        ("def f():‸\n", "\n    return 1\n", True),
-        ("def f():‸\n", "\n    x = 1\n", False),
-        ("def f():‸\n", "\n    return 1", False),
-        ("def f():\n    ‸\n\n    total = 0\n", "total = 0\n", True),
-        ("def f():\n    if x:\n        ‸\n    return None\n", "return None\n", True),
-        ("def f():\n    ‸\n    total = 0\n", "x = 1\n", False),
-        ("x = ‸\n", "return 1\n", False),
+        pytest.param("def f():‸\n", "\n    return 1\n", True, id="left"),
+        pytest.param("def f():‸\n", "\n    if x:\n        return 1\n", False, id="left within"),
+        pytest.param("def f():‸\n", "\n    return g(\n", False, id="not left yet"),
+        pytest.param("def f():‸\n", "\n    x = 1\n", False, id="not left"),
+        pytest.param("def f():‸\n", "\n    return 1", False, id="no whole line"),
+        pytest.param("def f():\n    ‸\n\n    total = 0\n", "total = 0\n", True, id="repeats below"),
+        pytest.param("def f():\n    ‸\n", "f()\n    f()\n    f()\n", True, id="repeats itself"),
+        pytest.param(
+            "def f():\n    if x:\n        ‸\n    return None\n", "return None\n", True, id="returns"
+        ),
+        pytest.param("def f():\n    ‸\n    total = 0\n", "x = 1\n", False, id="goes on"),
+        pytest.param("x = ‸\n", "1\n", True, id="one line"),
+        pytest.param("x = f(\n    ‸\n", "a,\n", False, id="within a statement"),
+        pytest.param("x = f(\n    ‸\n", "a,\n)\n", True, id="end of a statement"),
+        pytest.param("x = f(g(\n    ‸\n", "a\n    ),\n", False, id="of two calls the inner one"),
+        pytest.param("f(‸)\n", "lambda x: (\n", False, id="a bracket that is open"),
+        pytest.param("f(‸)\n", "x\n", True, id="nothing is open"),
     ],
-    ids=["left", "not left", "no whole line", "repeats below", "returns", "goes on", "one line"],
 )
-def test_reading_ends_with_the_block_or_where_the_text_below_begins(
-    marked: str, text: str, done: bool
+def test_reading_ends_with_what_was_wanted_or_where_the_text_below_begins(
+    marked: str, text: str, done: bool, has_syntax: bool
 ) -> None:
+    cursor = Cursor(marked, "python", has_syntax=has_syntax)
+    assert is_done(cursor.context, cursor.extent, text, cursor.inserted(text)) is done
+
+
+@pytest.mark.parametrize("has_syntax", [False, True])
+@pytest.mark.parametrize(
+    ("text", "done"),
+    [
+        ("\n  a();\n}\n", True),
+        ("\n  a();\n} else {\n", False),
+        ("\n  return 1;\n", False),
+        ("\n  a({\n", False),
+    ],
+)
+def test_a_block_in_braces_is_complete_with_its_closer(text: str, done: bool, has_syntax: bool) -> None:
+    cursor = Cursor("if (x) {‸\n", "javascript", has_syntax=has_syntax)
+    assert is_done(cursor.context, cursor.extent, text, cursor.inserted(text)) is done
+
+
+@pytest.mark.parametrize(
+    ("marked", "text", "part"),
+    [
+        ("def f():‸\n", "\n    x = 1\n    y", "\n    x = 1"),
+        ("def f():‸\n", "\n    x = 1", ""),
+        ("def f():\n    ‸\n", "x = 1\n", "x = 1"),
+        ("x = ‸\n", "\n", ""),
+        ("f(‸)\n", "[\n    a,\n]\n", ""),
+        ("f(‸)\n", "[a]\n", "[a]"),
+    ],
+)
+def test_what_may_be_answered_first_is_the_first_line_of_code(marked: str, text: str, part: str) -> None:
+    assert text[: first_part(text, extent(context_at(marked), max_lines=8))] == part
+
+
+@pytest.mark.parametrize(
+    ("marked", "silent"),
+    [("na‸me\n", True), ("name‸\n", False), ("name‸)\n", False), ("x ‸y\n", False), ("‸x", False)],
+)
+def test_nothing_is_said_amid_a_word_unless_somebody_asks(marked: str, silent: bool) -> None:
     context = context_at(marked)
-    assert is_done(context, extent(context, max_lines=8), text) is done
+    assert is_silent_here(context, invoked=False) is silent
+    assert not is_silent_here(context, invoked=True)

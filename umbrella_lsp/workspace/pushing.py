@@ -1,21 +1,24 @@
 """Gives the engine the workspace's text to draft from, behind the user's back.
 
-Knows paths, and an engine once the link has reached one; it never looks for one by itself. What is read
-and excluded is decided in `watch`, which tells it what changed.
+Knows paths, and an engine once the server has reached one; it never looks for one by itself. What is read
+and excluded is decided in `indexing`, which tells it what changed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from engine.client import Endpoint, EngineClient
 from engine.protocol import WorkspaceDocument, WorkspacePush
-from umbrella_lsp.completer import digest
 from umbrella_lsp.errors import UmbrellaError
-from umbrella_lsp.watch import read_source
+from umbrella_lsp.names import digest
+from umbrella_lsp.workspace.messages import Reached
+
+if TYPE_CHECKING:
+    from engine.client import EngineClient
 
 SETTLE_S = 0.3
 """Wait for so long before a push: files change in groups, and are found one after the other."""
@@ -28,12 +31,14 @@ BATCH_CHARS = 500_000
 class Pusher:
     """Keeps what the engine holds of one workspace in step with its files. Used from one event loop.
 
-    An engine is told by its process: one that was restarted gets everything anew.
+    `read` gives a file's text, or None if it is gone or none. An engine is told by its process: one that was
+    restarted gets everything anew.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[[str], Awaitable[str | None]]) -> None:
+        self._read = read
         self._workspace = ""
-        self._endpoint: Endpoint | None = None
+        self._endpoint: Reached | None = None
         self._holder: tuple[int, str] | None = None
         """The engine's process and the key under which it has everything but what is pending."""
         self._known = dict[str, None]()
@@ -42,26 +47,24 @@ class Pusher:
         """Paths to look at, those touched first first."""
         self._wake = asyncio.Event()
 
-    def configure(self, workspace: str) -> None:
-        """Use another key from now on; '' pushes nothing."""
+    def configure(self, workspace: str, files: Iterable[str]) -> None:
+        """Use that key from now on, '' pushes nothing, and push `files` at least."""
         self._workspace = workspace
+        for file in files:
+            if file not in self._known:
+                self.touched(file)
         self._wake.set()
 
-    def reached(self, endpoint: Endpoint) -> None:
+    def reached(self, endpoint: Reached) -> None:
         """An engine answers at `endpoint`."""
         self._endpoint = endpoint
         self._wake.set()
 
     def touched(self, path: str) -> None:
-        """A file came or changed, or a file or directory went or is none of the workspace's any more."""
+        """A file came or changed, or is none of the workspace's any more."""
         if len(self._pending) < MOST_PENDING or path in self._known:
             self._pending[path] = None
             self._wake.set()
-
-    def saved(self, path: str) -> None:
-        """A document was saved or closed: the file, if it is one of the workspace's, may have changed."""
-        if path in self._known:
-            self.touched(path)
 
     async def run(self) -> None:
         """Push whatever there is to push, until cancelled."""
@@ -70,10 +73,17 @@ class Pusher:
             await asyncio.sleep(SETTLE_S)
             self._wake.clear()
             if self._endpoint is not None and self._workspace:
-                # One that went away is found again by whoever needs it; one that refuses does without.
-                with suppress(UmbrellaError):
-                    async with aclosing(EngineClient(self._endpoint)) as client:
-                        await self._push(client, self._workspace)
+                await self._push_to(self._endpoint)
+
+    async def _push_to(self, endpoint: Reached) -> None:
+        # Not at the top: a command that waits for the nearest files need not wait for this.
+        from engine.client import Endpoint, EngineClient
+
+        where = Endpoint(Path(endpoint.socket) if endpoint.socket else None, endpoint.port, endpoint.token)
+        # One that went away is found again by whoever needs it; one that refuses does without.
+        with suppress(UmbrellaError):
+            async with aclosing(EngineClient(where)) as client:
+                await self._push(client, self._workspace)
 
     async def _push(self, client: EngineClient, workspace: str) -> None:
         """Push what there is to push, in batches."""
@@ -84,7 +94,7 @@ class Pusher:
         self._holder = None  # Until it has everything.
         while is_new or self._pending:
             documents, removed = await self._next_batch()
-            # What went was mostly no source at all.
+            # What went was mostly not pushed.
             if documents or removed or is_new:
                 await client.push_workspace(WorkspacePush(workspace, documents, removed, clear=is_new))
             is_new = False
@@ -92,17 +102,16 @@ class Pusher:
 
     async def _next_batch(self) -> tuple[tuple[WorkspaceDocument, ...], tuple[str, ...]]:
         """Documents that came or changed and names of those that went, of the paths touched first."""
-        documents, gone, chars = list[WorkspaceDocument](), list[str](), 0
+        documents, removed, chars = list[WorkspaceDocument](), list[str](), 0
         while self._pending and chars < BATCH_CHARS:
             path = next(iter(self._pending))
             del self._pending[path]
-            text = await asyncio.to_thread(read_source, Path(path))
-            if text is None:
-                gone += [known for known in self._known if known == path or known.startswith(path + os.sep)]
-            else:
+            text = await self._read(path)
+            if text is not None:
                 self._known[path] = None
                 documents.append(WorkspaceDocument(digest(path), text))
                 chars += len(text)
-        for path in gone:
-            self._known.pop(path, None)
-        return tuple(documents), tuple(map(digest, gone))
+            elif path in self._known:
+                del self._known[path]
+                removed.append(digest(path))
+        return tuple(documents), tuple(removed)

@@ -1,0 +1,402 @@
+"""A user who types while the engine speaks: what is answered, from where, and what is closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from engine.protocol import StopReason
+from tests.umbrella_lsp.cursor import CURSOR
+from tests.umbrella_lsp.fakes import Dialogue, NoSyntax, Stream
+from tests.umbrella_lsp.waiting import until
+from umbrella_lsp.completer import Completer
+from umbrella_lsp.document import Document
+from umbrella_lsp.outcome import Outcome
+from umbrella_lsp.pace import Speed, Speedometer
+from umbrella_lsp.settings import Settings
+
+URI = "file:///home/someone/app.py"
+
+
+class Typist:
+    """An editor with one document, whose states a test writes down with the cursor in them."""
+
+    def __init__(self, speed: Speed | None = None) -> None:
+        self.engine = Dialogue()
+        self.better: list[str] = []
+        self.completer = Completer(
+            self.engine,
+            NoSyntax(),
+            settings=Settings(min_confidence=0.0),
+            speed=Speedometer(speed),
+            better=self.better.append,
+        )
+        self.document = Document.of(URI, "", "python", 0)
+        self.offset = 0
+
+    def types(self, marked: str) -> None:
+        """The document becomes what `marked` shows."""
+        before, after = marked.split(CURSOR)
+        version = (self.document.version or 0) + 1
+        self.document, self.offset = Document.of(URI, before + after, "python", version), len(before)
+        self.completer.changed(self.document)
+
+    def asks(self, *, invoked: bool = False) -> asyncio.Task[Outcome]:
+        work = self.completer.complete(
+            self.document, self.offset, invoked=invoked, latest=lambda: self.document
+        )
+        return asyncio.create_task(work)
+
+    async def stream(self, number: int) -> Stream:
+        """The engine's stream of that number, counted from 1, once it was asked for."""
+        await until(lambda: len(self.engine.streams) >= number)
+        return self.engine.streams[number - 1]
+
+    async def shown(self, marked: str, *pieces: str) -> Outcome:
+        """`pieces` are suggested at the cursor of `marked`."""
+        self.types(marked)
+        asked = self.asks()
+        stream = await self.stream(len(self.engine.streams) + 1)
+        for piece in pieces:
+            stream.say(piece)
+        stream.end()
+        return await asked
+
+
+def text_of(outcome: Outcome) -> str:
+    return outcome.suggestion.text if outcome.suggestion else ""
+
+
+Scenario = Callable[[Typist], Awaitable[None]]
+
+
+def play(scenario: Scenario, speed: Speed | None = None) -> None:
+    async def run() -> None:
+        typist = Typist(speed)
+        try:
+            await scenario(typist)
+        finally:
+            typist.completer.close()
+
+    asyncio.run(run())
+
+
+def test_typing_along_a_suggestion_asks_no_engine() -> None:
+    async def scenario(typist: Typist) -> None:
+        assert text_of(await typist.shown("x = ‸\n", "name", ".strip()")) == "name.strip()"
+        typist.types("x = name‸\n")
+        outcome = await typist.asks()
+        assert (text_of(outcome), outcome.source) == (".strip()", "cache")
+        assert len(typist.engine.streams) == 1
+
+    play(scenario)
+
+
+def test_a_cached_answer_takes_one_turn_of_the_loop() -> None:
+    async def scenario(typist: Typist) -> None:
+        await typist.shown("x = ‸\n", "name")
+        typist.types("x = n‸\n")
+        asked = typist.asks()
+        await asyncio.sleep(0)
+        assert asked.done()
+
+    play(scenario)
+
+
+def test_a_text_on_its_way_is_kept_while_it_agrees_with_what_is_typed() -> None:
+    async def scenario(typist: Typist) -> None:
+        typist.types("x = ‸\n")
+        first = typist.asks()
+        stream = await typist.stream(1)
+        stream.say("na")
+        typist.types("x = n‸\n")
+        first.cancel()
+        second = typist.asks()
+        await asyncio.sleep(0)  # It waits for the stream by then.
+        stream.say("me")
+        stream.end()
+        outcome = await second
+        assert (text_of(outcome), outcome.source) == ("ame", "kept")
+        assert len(typist.engine.streams) == 1
+        assert outcome.suggestion is not None
+        assert outcome.suggestion.start == typist.offset
+
+    play(scenario)
+
+
+def test_a_key_that_contradicts_a_text_on_its_way_closes_it_at_once() -> None:
+    async def scenario(typist: Typist) -> None:
+        typist.types("x = ‸\n")
+        asked = typist.asks()
+        stream = await typist.stream(1)
+        stream.say("na")
+        await asyncio.sleep(0)
+        typist.types("x = q‸\n")
+        await until(lambda: stream.is_closed)
+        assert (await asked).reason == "outdated"
+
+    play(scenario)
+
+
+def test_a_text_that_comes_to_contradict_what_was_typed_is_closed_and_another_begun() -> None:
+    async def scenario(typist: Typist) -> None:
+        typist.types("x = ‸\n")
+        typist.asks().cancel()
+        stale = typist.asks()
+        stream = await typist.stream(1)
+        typist.types("x = n‸\n")
+        stale.cancel()
+        asked = typist.asks()
+        stream.say("other")
+        fresh = await typist.stream(2)
+        assert stream.is_closed
+        fresh.end("ame")
+        outcome = await asked
+        assert (text_of(outcome), outcome.source) == ("ame", "new")
+
+    play(scenario)
+
+
+def test_the_first_line_is_answered_as_soon_as_it_is_there_and_the_next_request_gets_the_rest() -> None:
+    async def scenario(typist: Typist) -> None:
+        typist.types("def f(a):‸\n")
+        asked = typist.asks()
+        stream = await typist.stream(1)
+        stream.say("\n    b = a\n")
+        assert text_of(await asked) == "\n    b = a"
+        stream.say("    return b\n")
+        stream.end()
+        typist.types("def f(a):\n    ‸\n")
+        await until(lambda: stream.is_closed)
+        outcome = await typist.asks()
+        assert (text_of(outcome), outcome.source) == ("b = a\n    return b", "cache")
+        assert len(typist.engine.streams) == 1
+
+    play(scenario)
+
+
+def test_who_asks_waits_for_the_whole() -> None:
+    async def scenario(typist: Typist) -> None:
+        typist.types("def f(a):‸\n")
+        asked = typist.asks(invoked=True)
+        stream = await typist.stream(1)
+        stream.say("\n    b = a\n")
+        stream.say("    return b")
+        stream.end()
+        assert text_of(await asked) == "\n    b = a\n    return b"
+
+    play(scenario)
+
+
+def test_backspace_returns_to_the_earlier_suggestion() -> None:
+    async def scenario(typist: Typist) -> None:
+        await typist.shown("x = ‸\n", "name")
+        await typist.shown("x = nob‸\n", "ody")
+        typist.types("x = n‸\n")
+        outcome = await typist.asks()
+        assert (text_of(outcome), outcome.source) == ("ame", "cache")
+
+    play(scenario)
+
+
+def test_an_answer_is_rebased_over_what_was_typed_of_it_meanwhile() -> None:
+    async def scenario(typist: Typist) -> None:
+        typist.types("x = ‸\n")
+        asked = typist.asks()
+        stream = await typist.stream(1)
+        typist.types("x = na‸\n")
+        stream.end("name")
+        outcome = await asked
+        assert outcome.suggestion is not None
+        assert (outcome.suggestion.text, outcome.suggestion.start) == ("me", 6)
+        assert outcome.document is typist.document
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("now", ["x = zz‸\n", "y = ‸\n", "x = ‸\nmore\n", "‸"])
+def test_an_answer_that_fits_no_more_is_withheld(now: str) -> None:
+    async def scenario(typist: Typist) -> None:
+        typist.types("x = ‸\n")
+        asked = typist.asks()
+        stream = await typist.stream(1)
+        typist.types(now)
+        stream.end("name")
+        outcome = await asked
+        assert (outcome.reason, outcome.suggestions) == ("outdated", ())
+
+    play(scenario)
+
+
+def test_what_follows_an_accept_is_fetched_ahead_at_the_lowest_priority() -> None:
+    async def scenario(typist: Typist) -> None:
+        await typist.shown("x = ‸\n", "1")
+        ahead = await typist.stream(2)
+        assert ahead.call.umbrella.priority == "prefetch"
+        assert ahead.call.umbrella.segments[0].text == "x = 1"
+        ahead.end("\ny = 2")
+        await until(lambda: ahead.is_closed)
+        typist.types("x = 1‸\n")
+        outcome = await typist.asks()
+        assert (text_of(outcome), outcome.source) == ("\ny = 2", "cache")
+
+    play(scenario)
+
+
+def test_what_is_fetched_ahead_goes_on_while_the_suggestion_is_typed_and_is_kept_by_its_accept() -> None:
+    async def scenario(typist: Typist) -> None:
+        await typist.shown("x = ‸\n", "12")
+        ahead = await typist.stream(2)
+        typist.types("x = 1‸\n")
+        assert text_of(await typist.asks()) == "2"
+        typist.types("x = 12‸\n")
+        asked = typist.asks()
+        ahead.end("\ny = 3")
+        outcome = await asked
+        assert (text_of(outcome), outcome.source) == ("\ny = 3", "kept")
+
+    play(scenario)
+
+
+def test_what_is_fetched_ahead_is_dropped_at_the_first_key_that_contradicts_it() -> None:
+    async def scenario(typist: Typist) -> None:
+        await typist.shown("x = ‸\n", "12")
+        ahead = await typist.stream(2)
+        typist.types("x = 7‸\n")
+        await until(lambda: ahead.is_closed)
+
+    play(scenario)
+
+
+def test_an_accept_before_anything_was_fetched_ahead_is_followed_by_the_next_lines() -> None:
+    async def scenario(typist: Typist) -> None:
+        await typist.shown("x = ‸\n", "1")
+        typist.types("x = 1‸\n")
+        asked = typist.asks()
+        stream = await typist.stream(2)
+        assert stream.call.umbrella.priority == "typing"
+        assert (stream.call.umbrella.stop.max_lines or 99) > 1
+        stream.end("\ny = 2")
+        assert text_of(await asked) == "\ny = 2"
+
+    play(scenario)
+
+
+def test_a_generation_cut_short_shows_whole_lines_only() -> None:
+    async def scenario(typist: Typist) -> None:
+        typist.types("def f():‸\n")
+        asked = typist.asks(invoked=True)
+        stream = await typist.stream(1)
+        stream.say("\n    a = 1\n    b = ")
+        stream.end(stop=StopReason.LENGTH)
+        assert text_of(await asked) == "\n    a = 1"
+
+    play(scenario)
+
+
+def test_closing_a_document_closes_its_streams() -> None:
+    async def scenario(typist: Typist) -> None:
+        typist.types("x = ‸\n")
+        asked = typist.asks()
+        stream = await typist.stream(1)
+        typist.completer.closed(URI)
+        await until(lambda: stream.is_closed)
+        assert (await asked).suggestions == ()
+
+    play(scenario)
+
+
+SLOW = Speed(pass_ms=1000.0, draft_ms=20.0)
+
+
+def test_a_slow_target_lets_the_draft_answer_first_and_is_asked_after_a_pause() -> None:
+    async def scenario(typist: Typist) -> None:
+        typist.types("total = ‸\n")
+        asked = typist.asks()
+        draft = await typist.stream(1)
+        assert (draft.call.umbrella.tier, draft.call.umbrella.priority) == ("draft", "typing")
+        draft.end("sum(values_of(account))")
+        outcome = await asked
+        assert (text_of(outcome), outcome.tier) == ("sum(values_of(account))", "draft")
+        target = await typist.stream(2)
+        assert target.call.umbrella.tier == "target"
+        assert typist.better == []
+        target.end("sum(values_of(account)) + 1")
+        await until(lambda: typist.better)
+        outcome = await typist.asks()
+        assert (text_of(outcome), outcome.tier) == ("sum(values_of(account)) + 1", "target")
+
+    play(scenario, SLOW)
+
+
+def test_what_the_user_has_begun_to_accept_is_not_replaced_by_the_target() -> None:
+    async def scenario(typist: Typist) -> None:
+        typist.types("total = ‸\n")
+        asked = typist.asks()
+        (await typist.stream(1)).end("sum(values_of(account))")
+        await asked
+        target = await typist.stream(2)
+        typist.types("total = s‸\n")
+        assert text_of(await typist.asks()) == "um(values_of(account))"
+        assert not target.is_closed
+        target.end("sorted(names)")
+        await until(lambda: target.is_closed)
+        outcome = await typist.asks()
+        assert (text_of(outcome), outcome.tier) == ("um(values_of(account))", "draft")
+
+    play(scenario, SLOW)
+
+
+def test_a_slow_target_may_replace_what_nobody_has_begun_to_accept() -> None:
+    async def scenario(typist: Typist) -> None:
+        typist.types("total = ‸\n")
+        asked = typist.asks()
+        (await typist.stream(1)).end("sum(values_of(account))")
+        await asked
+        (await typist.stream(2)).end("max(prices)")
+        await until(lambda: typist.better)
+        assert text_of(await typist.asks()) == "max(prices)"
+
+    play(scenario, SLOW)
+
+
+def test_keys_typed_without_a_pause_cost_a_slow_target_nothing() -> None:
+    async def scenario(typist: Typist) -> None:
+        for size in range(1, 9):
+            typist.types(f"{'quantity'[:size]}‸\n")
+            asked = typist.asks()
+            (await typist.stream(size)).end("_of(everything)")
+            await asked
+        assert {stream.call.umbrella.tier for stream in typist.engine.streams} == {"draft"}
+
+    play(scenario, SLOW)
+
+
+def test_who_asks_gets_the_slow_target_at_once() -> None:
+    async def scenario(typist: Typist) -> None:
+        typist.types("total = ‸\n")
+        asked = typist.asks(invoked=True)
+        target = await typist.stream(1)
+        assert target.call.umbrella.tier == "target"
+        target.end("1")
+        assert text_of(await asked) == "1"
+
+    play(scenario, SLOW)
+
+
+def test_without_a_draft_a_slow_target_is_waited_for_and_a_key_before_its_turn_costs_it_nothing() -> None:
+    async def scenario(typist: Typist) -> None:
+        for text in ("t‸", "to‸", "tot‸"):
+            typist.types(text)
+            asked = typist.asks()
+            await asyncio.sleep(0)
+            asked.cancel()
+        assert typist.engine.streams == []
+        typist.types("total = ‸\n")
+        asked = typist.asks()
+        (await typist.stream(1)).end("1")
+        assert text_of(await asked) == "1"
+
+    play(scenario, Speed(pass_ms=1000.0))

@@ -1,0 +1,150 @@
+"""Child processes of the language server: how they are started, spoken to and ended. Knows no message.
+
+A child is a module of ours that is run beside the server so that what it calls, a grammar or a file system,
+may crash or hang without harm. Both sides exchange msgpack values in frames, each behind its length in four
+bytes, over the child's standard input and output.
+
+The server's side starts a `Child`, sends with `send`, awaits with `receive`, which both raise `ChildGone`
+once there is nobody to talk to, and ends it with `aclose`, or with `kill` where it cannot wait. One task may
+receive while others send; that answers match questions is for the users to see to.
+
+The child's side takes a `Parent` at its start, blocks in `receive`, which returns None once the server has
+closed the pipe and the child is to end, and may `send` from any thread. It outlives its server in no case:
+also in the middle of a call that hangs, the kernel ends it with the thread that started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import struct
+import sys
+import threading
+from types import TracebackType
+from typing import BinaryIO, TypeVar
+
+import msgspec
+
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+"""No message comes near it: a longer one is a pipe that somebody else wrote to."""
+
+_LENGTH = struct.Struct(">I")
+_PR_SET_PDEATHSIG = 1
+_T = TypeVar("_T")
+
+
+class ChildGone(Exception):
+    """The child has ended, or its pipe no longer holds what it should."""
+
+
+def _frame(message: object) -> bytes:
+    body = msgspec.msgpack.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+class Child:
+    """A running child, seen from the server. Used from one event loop."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @staticmethod
+    async def start(module: str, *arguments: str) -> Child:
+        """Run `module` by this interpreter. Raises `ChildGone` where no process can be had."""
+        # -P: the working directory is the user's workspace, where a file may be called like a library.
+        command = (sys.executable, "-P", "-m", module, *arguments)
+        pipe = asyncio.subprocess.PIPE
+        try:
+            process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+        except OSError as error:
+            raise ChildGone(f"no process for {module}: {type(error).__name__}") from error
+        return Child(process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def send(self, message: object) -> None:
+        """Send what msgspec can encode; waits while the child is far behind."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(_frame(message))
+            await self._process.stdin.drain()
+        except OSError as error:
+            raise ChildGone("it reads no more") from error
+
+    async def receive(self, kind: type[_T]) -> _T:
+        """The next message. Cancelled half-way it leaves the stream unusable: shield it or kill the child."""
+        assert self._process.stdout is not None
+        try:
+            (size,) = _LENGTH.unpack(await self._process.stdout.readexactly(_LENGTH.size))
+            if size > MAX_FRAME_BYTES:
+                raise ChildGone("it sent no frame")
+            return msgspec.msgpack.decode(await self._process.stdout.readexactly(size), type=kind)
+        except (OSError, asyncio.IncompleteReadError) as error:
+            raise ChildGone("it has ended") from error
+        except msgspec.MsgspecError as error:
+            raise ChildGone("it sent no message") from error
+
+    def kill(self) -> None:
+        """End it at once, whatever it does."""
+        if self._process.returncode is None:
+            self._process.kill()
+
+    async def aclose(self, *, patience_s: float = 1.0) -> None:
+        """Ask it to end, kill it if it does not, and wait for that.
+
+        A process that hangs in the kernel, as in a dead network mount, cannot be killed and is left behind.
+        """
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        for _ in range(2):
+            try:
+                await asyncio.wait_for(self._process.wait(), patience_s)
+                return
+            except TimeoutError:
+                self.kill()
+
+
+class Parent:
+    """The server, seen from a child, whose process this takes possession of: make it first, and once."""
+
+    def __init__(self) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Meant for the server, who ends us.
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        sys.excepthook = _report
+        self._input: BinaryIO = os.fdopen(os.dup(0), "rb")
+        self._output: BinaryIO = os.fdopen(os.dup(1), "wb")
+        # Nothing that a library prints must get between the frames.
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(2, 1)
+        self._sending = threading.Lock()
+
+    def receive(self, kind: type[_T]) -> _T | None:
+        """The next message; None once the server wants no more of us."""
+        head = self._input.read(_LENGTH.size)
+        if len(head) < _LENGTH.size:
+            return None
+        (size,) = _LENGTH.unpack(head)
+        body = self._input.read(size)
+        return msgspec.msgpack.decode(body, type=kind) if len(body) == size else None
+
+    def send(self, message: object) -> None:
+        """Send what msgspec can encode. Ends the process if nobody is there to read it."""
+        with self._sending:
+            try:
+                self._output.write(_frame(message))
+                self._output.flush()
+            except OSError:
+                os._exit(0)  # From any thread.
+
+
+def _report(kind: type[BaseException], _error: BaseException, traceback: TracebackType | None) -> None:
+    """Say what ended the child, and where, without the error's message, which may hold the user's code."""
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    place = f"{traceback.tb_frame.f_code.co_qualname}, line {traceback.tb_lineno}" if traceback else "nowhere"
+    sys.stderr.write(f"{sys.argv[0]}: {kind.__name__} in {place}\n")

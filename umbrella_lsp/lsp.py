@@ -1,0 +1,93 @@
+"""LSP's values from and to ours, and what pygls leaves to do about messages that are none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from lsprotocol import types
+from pygls.exceptions import JsonRpcException
+from pygls.protocol import LanguageServerProtocol
+
+from umbrella_lsp.document import Change, Document, Position, PositionEncoding
+
+if TYPE_CHECKING:
+    from umbrella_lsp.outcome import Outcome, Selection
+
+ACCEPTED = "umbrella.accepted"
+"""The command of every item: an editor runs it when the item was accepted whole."""
+
+
+class UmbrellaProtocol(LanguageServerProtocol):
+    """pygls' protocol, with an answer to requests that cannot be understood."""
+
+    def structure_message(self, data: dict[str, Any]) -> Any:
+        """Read one message; a request that is none is refused, as every request gets one answer."""
+        if data.get("method") == types.TEXT_DOCUMENT_INLINE_COMPLETION:
+            _mend_trigger_kind(data)
+        try:
+            return super().structure_message(data)
+        except JsonRpcException as error:
+            if "id" in data and "method" in data:
+                self._send_response(data["id"], error=error.to_response_error())
+            raise
+
+
+def _mend_trigger_kind(data: dict[str, Any]) -> None:
+    """Older clients number the trigger kinds from 0. What is none of ours is taken for the automatic one."""
+    params = data.get("params")
+    context = cast("dict[str, Any]", params).get("context") if isinstance(params, dict) else None
+    if isinstance(context, dict) and cast("dict[str, Any]", context).get("triggerKind") not in (1, 2):
+        context["triggerKind"] = types.InlineCompletionTriggerKind.Automatic.value
+
+
+def position(given: types.Position) -> Position:
+    """A position of LSP's."""
+    return Position(given.line, given.character)
+
+
+def change(given: types.TextDocumentContentChangeEvent) -> Change:
+    """A content change of LSP's."""
+    if isinstance(given, types.TextDocumentContentChangePartial):
+        return Change(given.text, position(given.range.start), position(given.range.end))
+    return Change(given.text)
+
+
+def selection(
+    document: Document, selected: types.SelectedCompletionInfo | None, encoding: PositionEncoding
+) -> Selection | None:
+    """What an editor's own list has selected, in offsets of `document`."""
+    if selected is None:
+        return None
+    from umbrella_lsp.outcome import Selection
+
+    where = (selected.range.start, selected.range.end)
+    start, end = sorted(document.offset_at(position(place), encoding) for place in where)
+    return Selection(start, end, selected.text)
+
+
+def items(
+    outcome: Outcome, encoding: PositionEncoding, about: dict[str, object]
+) -> types.InlineCompletionList:
+    """The items of `outcome`, each with what is to be known `about` the answer as its command's argument.
+
+    No items mean that ghost text should go away.
+    """
+    command = types.Command("Suggestion accepted", ACCEPTED, arguments=[about])
+    made: list[types.InlineCompletionItem] = []
+    for suggestion in outcome.suggestions:
+        start, end = (
+            outcome.document.position_at(at, encoding) for at in (suggestion.start, suggestion.end)
+        )
+        where = types.Range(
+            types.Position(start.line, start.character), types.Position(end.line, end.character)
+        )
+        made.append(types.InlineCompletionItem(suggestion.text, range=where, command=command))
+    return types.InlineCompletionList(made)
+
+
+def accepted_id(arguments: Sequence[object] | None) -> str:
+    """The answer that `ACCEPTED` was run for, or ''."""
+    first = arguments[0] if arguments else None
+    found = cast("dict[str, object]", first).get("id") if isinstance(first, dict) else None
+    return found if isinstance(found, str) else ""

@@ -1,0 +1,206 @@
+"""Suggestions that were made lately, what they were made for, and what is left of them. Pure.
+
+Knows nothing of engines or settings. What is remembered answers only where the text on both sides of the
+cursor is, to the character, what it was made for plus what was typed of it since.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from umbrella_lsp.brackets import CLOSERS
+from umbrella_lsp.document import Document
+from umbrella_lsp.postprocess import Fitted
+from umbrella_lsp.text import normalised
+
+MAX_ENTRIES = 250
+MAX_CLOSERS = 4
+
+Tier = Literal["target", "draft"]
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A cursor in one state of a document: where it is, and digests of the text on both sides."""
+
+    uri: str
+    length: int
+    """Of the document, in code points."""
+    offset: int
+    before: int
+    after: int
+
+    @staticmethod
+    def at(document: Document, offset: int) -> Anchor:
+        """The cursor at `offset`."""
+        content = document.content
+        digests = content.digest_before(offset), content.digest_after(offset)
+        return Anchor(document.uri, len(content), offset, *digests)
+
+    def run_to(self, document: Document, offset: int) -> Run | None:
+        """What was typed to get from here to `offset`, or None if anything else was changed, too."""
+        content = document.content
+        if document.uri != self.uri or not self.offset <= offset <= len(content):
+            return None
+        if content.digest_before(self.offset) != self.before:
+            return None
+        typed = normalised(content.slice(self.offset, offset))
+        for size in range(MAX_CLOSERS + 1):
+            closers = content.slice(offset, min(offset + size, len(content)))
+            if len(closers) < size or closers.strip(CLOSERS):
+                return None
+            if content.digest_after(offset + size) == self.after:
+                return Run(typed, closers)
+        return None
+
+
+    def runs(self, document: Document) -> Iterator[Run]:
+        """All that may have been typed here to get to `document`, wherever its cursor is."""
+        end = self.offset + len(document.content) - self.length
+        for offset in range(end, max(end - MAX_CLOSERS, self.offset) - 1, -1):
+            run = self.run_to(document, offset)
+            if run is not None:
+                yield run
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Text typed at one place, with LF line ends, and the closers that an editor has put behind it."""
+
+    typed: str
+    closers: str
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One text that was suggested, or is being made."""
+
+    fitted: Fitted
+    marks: tuple[tuple[int, float], ...] = ()
+    """Offsets in the text, ascending, each with the log-probability of what lies between the last and it."""
+
+    def likelihood_after(self, typed: int) -> float:
+        """The log-probability of the first line of code that is left once `typed` characters are there."""
+        rest = self.fitted.text[typed:]
+        blank = len(rest) - len(rest.lstrip("\n"))
+        line_end = rest.find("\n", blank)
+        end = typed + (line_end if line_end >= 0 else len(rest))
+        begins = [0, *(at for at, _ in self.marks)]
+        marks = zip(begins, self.marks, strict=False)
+        return sum(logprob for begin, (at, logprob) in marks if at > typed and begin < end)
+
+
+@dataclass(slots=True)
+class Entry:
+    """What was suggested at one place: the main text first, then its alternatives."""
+
+    anchor: Anchor
+    tier: Tier = "target"
+    texts: dict[int, Made] = field(default_factory=dict[int, Made])
+    """By their number among those asked for; none of them is empty, and no two are alike."""
+    is_final: bool = False
+    """Nothing more comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left of a suggestion, for the cursor as it is now."""
+
+    fitted: Fitted
+    entry: Entry = field(compare=False)
+    typed: int
+    """Characters of it that are there already."""
+    logprob: float
+    """Of its first line."""
+
+
+class Memory:
+    """The last `MAX_ENTRIES` places where something was suggested, in all documents. Used from one thread."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[tuple[Anchor, Tier], Entry] = OrderedDict()
+
+    def entry(self, anchor: Anchor, tier: Tier) -> Entry:
+        """A new entry, to be filled as texts come, in the place of an older one."""
+        entry = Entry(anchor, tier)
+        self._entries.pop((anchor, tier), None)
+        self._entries[anchor, tier] = entry
+        if len(self._entries) > MAX_ENTRIES:
+            self._entries.popitem(last=False)
+        return entry
+
+    def forget(self, entry: Entry) -> None:
+        """Drop what never came to anything."""
+        if self._entries.get((entry.anchor, entry.tier)) is entry:
+            del self._entries[entry.anchor, entry.tier]
+
+    def left(self, document: Document, offset: int) -> Iterator[Left]:
+        """What is left at `offset` of each text that led there, none of them empty.
+
+        The target's before the draft's, then the latest first, and of one place in their own order.
+        """
+        for entry in self._of(document.uri, offset):
+            # Digests of a long document take longer than a look at what was typed.
+            typed = normalised(document.content.slice(entry.anchor.offset, offset))
+            if not any(made.fitted.text.startswith(typed) for made in entry.texts.values()):
+                continue
+            run = entry.anchor.run_to(document, offset)
+            if run is None:
+                continue
+            for made in entry.texts.values():
+                rest = left_of(made.fitted, run)
+                if rest is not None and rest.text:
+                    typed = len(run.typed)
+                    yield Left(rest, entry, typed, made.likelihood_after(typed))
+
+    def is_empty_at(self, document: Document, offset: int) -> bool:
+        """Whether the target was asked at `offset` of this very text, and had nothing to say."""
+        entry = self._entries.get((Anchor.at(document, offset), "target"))
+        return entry is not None and entry.is_final and not entry.texts
+
+    def clear(self) -> None:
+        """Forget everything, as when settings change what would be suggested."""
+        self._entries.clear()
+
+    def _of(self, uri: str, offset: int) -> list[Entry]:
+        near = [
+            entry
+            for entry in reversed(self._entries.values())
+            if entry.anchor.uri == uri and entry.anchor.offset <= offset
+        ]
+        return sorted(near, key=lambda entry: entry.tier != "target")
+
+
+def left_of(fitted: Fitted, run: Run) -> Fitted | None:
+    """What is left of `fitted` after `run`; None if something else was typed.
+
+    Closers that an editor has put behind the cursor meanwhile are not given twice: they stay where they
+    end the text, and are replaced where it goes on behind them.
+    """
+    if not fitted.text.startswith(run.typed):
+        return None
+    rest = fitted.text[len(run.typed) :]
+    if not run.closers:
+        return Fitted(rest, fitted.replaces)
+    if rest.endswith(run.closers) and not fitted.replaces:
+        return Fitted(rest.removesuffix(run.closers))
+    if closes(rest, run.closers):
+        return Fitted(rest, len(run.closers) + fitted.replaces)
+    # It stops before it would close them, so they stay behind it; what lies behind them cannot be replaced.
+    return Fitted(rest) if not fitted.replaces else None
+
+
+def closes(text: str, closers: str) -> bool:
+    """Whether the first line of `text` has `closers`, in this order, beside what it opens and closes."""
+    opened, wanted = list[str](), list(closers)
+    for char in text.split("\n", 1)[0]:
+        if char in "([{":
+            opened.append(char)
+        elif opened and opened[-1] + char in ("()", "[]", "{}"):
+            opened.pop()
+        elif wanted and char == wanted[0]:
+            wanted.pop(0)
+    return not wanted

@@ -1,0 +1,231 @@
+"""A text with its syntax tree and its outline, kept in step through edits. Pure; knows nothing of cursors.
+
+What is found out about a document as a whole is found out once: an edit costs what it touches. Places in
+here are tree-sitter's, rows and UTF-8 bytes; what leaves the package counts code points.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, get_args
+
+from tree_sitter import Node, Point, QueryCursor, Tree
+
+from umbrella_lsp.syntax.facts import Definition, DefinitionKind
+from umbrella_lsp.syntax.grammar import Loaded, load
+from umbrella_lsp.syntax.languages import GRAMMARS
+from umbrella_lsp.text import Text
+
+MAX_SOURCE_CHARS = 1_000_000
+"""Longer files of a workspace are generated ones, and are not worth the time it takes to parse them."""
+MAX_HEADER_CHARS = 1_000
+"""Of a definition without a body, and of an import."""
+
+_KINDS = get_args(DefinitionKind)
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What a source imports and defines, in order."""
+
+    imports: tuple[str, ...] = ()
+    definitions: tuple[Definition, ...] = ()
+
+
+class Placed(NamedTuple):
+    """A definition, or an import, and where it is."""
+
+    start: Point
+    end: Point
+    kind: str
+    """A definition's, or ``import``."""
+    name: str
+    header: str
+    body: Point | None = None
+    """Where its body begins; None if it has none."""
+    is_broken: bool = False
+    """Only its beginning could be made out."""
+
+    def moved(self, rows: int) -> Placed:
+        """The same, so many rows further down."""
+        body = self.body and _lower(self.body, rows)
+        return self._replace(start=_lower(self.start, rows), end=_lower(self.end, rows), body=body)
+
+    def definition(self, text: Text) -> Definition:
+        """As the rest of the program knows it."""
+        head = content(text, at := text.bytes_before(self.start.row), at + self.start.column)
+        last = self.end.row - (self.end.column == 0 and self.end.row > self.start.row)
+        kind: DefinitionKind = next(kind for kind in _KINDS if kind == self.kind)
+        return Definition(kind, self.name, self.start.row, last, len(head), self.header)
+
+
+def _lower(point: Point, rows: int) -> Point:
+    return Point(point.row + rows, point.column)
+
+
+def place(text: Text, offset: int) -> tuple[int, Point]:
+    """The byte and the point of an offset."""
+    line = text.line_of(offset)
+    column = len(text.slice(text.line_start(line), offset).encode())
+    return text.bytes_before(line) + column, Point(line, column)
+
+
+def content(text: Text, start: int, end: int) -> str:
+    """What lies between two bytes, without the halves of characters at its ends."""
+    pieces: list[bytes] = []
+    while start < end and (piece := text.read(start)[: end - start]):
+        pieces.append(piece)
+        start += len(piece)
+    return b"".join(pieces).decode("utf-8", "ignore")
+
+
+def path(tree: Tree, byte: int) -> list[Node]:
+    """The nodes that hold a byte, the root first."""
+    cursor = tree.walk()
+    nodes = [tree.root_node]
+    while cursor.goto_first_child_for_byte(byte) is not None:
+        node = cursor.node
+        if node is None or node.start_byte > byte:
+            break
+        nodes.append(node)
+    return nodes
+
+
+def leaves(tree: Tree, start: int, end: int) -> Iterator[Node]:
+    """The tokens that begin between two bytes, in order, without those that are missing."""
+    cursor = tree.walk()
+    while cursor.goto_first_child_for_byte(start) is not None:
+        pass
+    node = cursor.node
+    while node is not None and node.start_byte < end:
+        if not node.child_count and node.start_byte >= start and node.end_byte > node.start_byte:
+            yield node
+        if node.end_byte <= start or not cursor.goto_first_child():
+            while not cursor.goto_next_sibling():
+                if not cursor.goto_parent():
+                    return
+        node = cursor.node
+
+
+class SyntaxTree:
+    """A text, its tree and its outline. The text has LF line ends and no lone surrogates."""
+
+    def __init__(self, grammar: Loaded, text: Text) -> None:
+        self.grammar = grammar
+        self.text = text
+        self.tree = grammar.parser.parse(lambda byte, _: text.read(byte))
+        self._placed = sorted(self._found(0, text.line_count))
+        """In order, with the variables of functions: what holds them may become another thing any time."""
+
+    def replace(self, start: int, end: int, new: str) -> None:
+        """Bring it to the text with `new` in the place of what lies from `start` to `end`."""
+        rows = self.text.line_count
+        old = self.tree
+        self.text, self.tree, touched = self._parsed(old, start, end, new)
+        rows = self.text.line_count - rows
+        # Rows, of the new text, in which anything can differ.
+        ranges = old.changed_ranges(self.tree)
+        first = min([touched[0], *(r.start_point.row for r in ranges)])
+        last = max([touched[1], *(r.end_point.row for r in ranges)])
+        end = bisect_left(self._placed, (Point(last + 1 - rows, 0),))
+        kept = [p for p in self._placed[:end] if p.end.row < first]
+        kept += [p.moved(rows) for p in self._placed[end:]] if rows else self._placed[end:]
+        for placed in self._found(first, last + 1):
+            insort(kept, placed)
+        # How far an error reaches is no change to tree-sitter, so something that came of one may be left.
+        has_errors = self.tree.root_node.has_error
+        self._placed = kept if has_errors else [p for p in kept if not p.is_broken]
+
+    def with_text(self, start: int, end: int, new: str) -> tuple[Text, Tree]:
+        """The text and the tree that `replace` would lead to. Changes nothing."""
+        text, tree, _ = self._parsed(self.tree.copy(), start, end, new)
+        return text, tree
+
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """Statements that bring in names, in order."""
+        return tuple(dict.fromkeys(p.header for p in self._placed if p.kind == "import"))
+
+    def definitions(self, before: Point | None = None) -> list[Placed]:
+        """Those that begin before a place, or all of them, in order; but for variables of functions."""
+        found: list[Placed] = []
+        function_end = Point(0, 0)
+        for placed in self._placed[: bisect_left(self._placed, (before,)) if before else None]:
+            if placed.kind == "variable" and placed.start < function_end:
+                continue
+            if placed.kind == "function" and placed.body is not None and placed.end > function_end:
+                function_end = placed.end
+            if placed.kind != "import":
+                found.append(placed)
+        return found
+
+    def named(self, names: set[str], line: int, most: int) -> tuple[Definition, ...]:
+        """The definitions of `names`, in order: if there are more than `most`, those nearest to `line`."""
+        found = [p for p in self.definitions() if p.name in names]
+        found = sorted(found, key=lambda p: abs(p.start.row - line))[:most]
+        return tuple(p.definition(self.text) for p in sorted(found, key=lambda p: p.start))
+
+    def _parsed(self, old: Tree, start: int, end: int, new: str) -> tuple[Text, Tree, tuple[int, int]]:
+        """Text, tree, and the first and last row that were written. Puts the edit into `old`."""
+        text = self.text.replaced(start, end, new)
+        (start_byte, start_point), (end_byte, end_point) = place(self.text, start), place(self.text, end)
+        new_end_byte, new_end_point = place(text, start + len(new))
+        old.edit(start_byte, end_byte, new_end_byte, start_point, end_point, new_end_point)
+        tree = self.grammar.parser.parse(lambda byte, _: text.read(byte), old)
+        return text, tree, (start_point.row, new_end_point.row)
+
+    def _found(self, first: int, end: int) -> list[Placed]:
+        """What the outline's query finds that touches the rows from `first` on and before `end`."""
+        query = QueryCursor(self.grammar.outline)
+        start_byte, end_byte = self.text.bytes_before(first), self.text.bytes_before(end)
+        query.set_byte_range(max(start_byte - 1, 0), max(end_byte, start_byte + 1))
+        found: dict[tuple[int, str], Placed] = {}
+        for _, captures in query.matches(self.tree.root_node):
+            for kind in (*_KINDS, "import"):
+                for node in captures.get(kind, ()):
+                    if node.start_point.row >= end or node.end_point.row < first:
+                        continue
+                    placed = self._placed_at(node, kind, captures)
+                    key = node.start_byte, placed.name
+                    # What matches several patterns is what the one with a body takes it for.
+                    if key not in found or placed.body:
+                        found[key] = placed
+        return list(found.values())
+
+    def _placed_at(self, node: Node, kind: str, captures: dict[str, list[Node]]) -> Placed:
+        name = content(self.text, n.start_byte, n.end_byte) if (n := _first(captures, "name")) else ""
+        row, column = node.start_point
+        line_start = self.text.bytes_before(row)
+        # Words such as `export`, `type` or `template <...>` belong to it, though not to its node.
+        before = content(self.text, line_start, line_start + column)
+        if not any(char in before for char in "{};"):
+            column = len(before) - len(before.lstrip())
+        start, start_byte = Point(row, column), line_start + column
+        body = _first(captures, "body")
+        if is_broken := kind != "import" and node.parent is not None and node.parent.is_error:
+            end = self.text.bytes_before(row + 1)
+        else:
+            end = body.start_byte if body else node.end_byte
+        header = content(self.text, start_byte, min(end, start_byte + 4 * MAX_HEADER_CHARS))
+        header = header[:MAX_HEADER_CHARS].rstrip()
+        if is_broken:
+            return Placed(start, start, kind, name, header.removesuffix("{").rstrip(), is_broken=True)
+        return Placed(start, node.end_point, kind, name, header, body.start_point if body else None)
+
+
+def _first(captures: dict[str, list[Node]], name: str) -> Node | None:
+    return next(iter(captures.get(name, ())), None)
+
+
+def outline(source: str, language: str) -> Outline:
+    """Imports and definitions of `source`, nested ones included. Broken source gives what can be made out.
+
+    A language without a grammar, and a source of more than `MAX_SOURCE_CHARS`, have an empty outline.
+    """
+    grammar = GRAMMARS.get(language)
+    if grammar is None or len(source) > MAX_SOURCE_CHARS:
+        return Outline()
+    tree = SyntaxTree(load(grammar), Text.of(source).normalised())
+    return Outline(tree.imports, tuple(placed.definition(tree.text) for placed in tree.definitions()))
