@@ -23,6 +23,9 @@ T = TypeVar("T")
 PREFIX_LINES, SUFFIX_LINES = 60, 15
 """Lines shown before and after the cursor's own."""
 MISSES = 2000
+COMMENTS: dict[str, tuple[str, ...]] = {"python": ("#",)}
+COMMENTS_ELSEWHERE = ("//", "/*", "*")
+"""What lines begin with that are no code."""
 BLOCK_LINES = 8
 """Lines of the longest block asked for, as many as the front end suggests."""
 
@@ -50,6 +53,8 @@ class Cursor:
     language: str = "python"
     head: str = ""
     tail: str = ""
+    package: str = ""
+    """Whose file it is, where that is known."""
 
     @property
     def before(self) -> str:
@@ -97,6 +102,7 @@ class _Line:
             language=self.file.language,
             head=before[: len(before) - len(shown_before)],
             tail=after[len(shown_after) :],
+            package=self.file.package,
         )
 
 
@@ -130,7 +136,11 @@ def _lines(files: Sequence[SourceFile], rng: random.Random) -> Iterator[_Line]:
         lines = file.text.split("\n")
         at = rng.randrange(len(lines))
         code = lines[at].strip()
-        if at >= 5 and len(code) >= 4 and not code.startswith("#"):
+        if (
+            at >= 5
+            and len(code) >= 4
+            and not code.startswith(COMMENTS.get(file.language, COMMENTS_ELSEWHERE))
+        ):
             patience.renew()
             yield _Line(file, lines, at)
 

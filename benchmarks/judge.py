@@ -27,6 +27,7 @@ from engine.protocol import Segment, StopSpec, TokenCounts
 from engine.sampling import SamplingParams
 from engine.slot import Slot
 from engine.training.acceptance import free_drafter, full_trees
+from umbrella_lsp.brackets import surroundings
 from umbrella_lsp.context import CompletionContext
 from umbrella_lsp.document import indent_of
 from umbrella_lsp.postprocess import fitted
@@ -40,16 +41,18 @@ SHIPPED, PLAIN, CHAIN, TREE = "shipped", "plain", "chain", "tree"
 
 def extent(cursor: Cursor) -> Extent:
     """How far an answer may go: a line, or lines indented like the cursor's own or like what that opens."""
+    around = surroundings(cursor.prefix, cursor.suffix, cursor.language)
     if cursor.position != "block":
-        return Extent(StopSpec(max_lines=1), is_block=False)
+        return Extent(StopSpec(max_lines=1), "line", around, bool(cursor.after.strip()))
     least = indent_of(cursor.before) + opens_block(cursor.before)
-    return Extent(StopSpec(max_lines=BLOCK_LINES, min_indent=least or None), is_block=True)
+    return Extent(StopSpec(max_lines=BLOCK_LINES, min_indent=least or None), "block", around)
 
 
 def shown(cursor: Cursor, text: str) -> str:
-    """What the front end would insert at the cursor of a generated `text`, '' for nothing."""
+    """What the front end would add at the cursor of a generated `text`, '' for nothing."""
     context = CompletionContext(cursor.path, cursor.language, cursor.prefix, cursor.suffix, segments=())
-    return fitted(text, context, extent(cursor))
+    fit = fitted(text, context, extent(cursor), None)
+    return fit.text.removesuffix(cursor.after[: fit.replaces])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,16 @@ cursors into them and completes each; ``--prompts FILE`` completes the user's ow
 position of the cursor and overall: exact matches, edit similarity, whether files still parse; tokens a
 pass by drafter; what a confidence is worth; and every place where speculation and plain decoding chose
 differently, with the gap between the two best logits there.
+
+``--front-end`` instead adds the front end's rules to the bare engine one after another (`frontend.ROWS`), in
+each of the languages that have a grammar, so that what each rule is worth is a figure. The bundled pair has
+learnt Python and nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +33,8 @@ from benchmarks.scoring import Calibration, Scores, calibrate, line_matches, sco
 from engine.config import EngineConfig, load
 from engine.errors import UmbrellaError
 from engine.loaded import LoadedEngine
-from engine.training.corpus import Corpus
+from engine.training.corpus import Corpus, SourceFile
+from umbrella_lsp.syntax.languages import GRAMMARS
 
 LINES: tuple[Position, ...] = ("next_line", "line_end")
 """What `line_exact_match` is over: where a line is expected to its end."""
@@ -158,19 +164,73 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--work", type=Path, metavar="DIR", help="folder that keeps the held-out wheels")
     where.add_argument("--prompts", type=Path, metavar="FILE", help="JSON lines: prefix, suffix, expected")
-    parser.add_argument("--prompts-per-position", type=int, default=100, metavar="N")
+    parser.add_argument(
+        "--prompts-per-position", type=int, metavar="N", help="100; with --front-end 10 in each language"
+    )
+    parser.add_argument(
+        "--front-end", action="store_true", help="measure what each rule of the front end adds to the engine"
+    )
+    parser.add_argument(
+        "--languages", type=_names, metavar="NAME,...", help="with --front-end and --work: these; all without"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--config", type=Path, help="engine configuration; the bundled pair without")
     parser.add_argument("--plot", type=picture, metavar="FILE", help="picture of the figures, .svg or .png")
     options = parser.parse_args(arguments)
+    if options.prompts_per_position is None:
+        options.prompts_per_position = 10 if options.front_end else 100
     if options.prompts_per_position < 1:
         parser.error("--prompts-per-position must be at least 1")
+    if options.front_end and options.plot:
+        parser.error("--plot draws no picture of --front-end")
+    if options.languages and not (options.front_end and options.work):
+        parser.error("--languages are of the files that --front-end finds with --work")
     return options
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Languages that have a grammar, as an argument's type."""
+    names = tuple(text.split(","))
+    if unknown := set(names) - GRAMMARS.keys():
+        raise argparse.ArgumentTypeError(f"knows {', '.join(GRAMMARS)}, not {', '.join(sorted(unknown))}")
+    return names
+
+
+def front_end(options: argparse.Namespace) -> None:
+    """Measure the front end, and print the document. Raises UmbrellaError and ValueError."""
+    from benchmarks.frontend import measure, own_engine
+
+    files: list[SourceFile] = []
+    places: list[Cursor] = []
+    if options.prompts:
+        places = read_prompts(options.prompts)
+    else:
+        from benchmarks.languages import read_languages
+
+        languages: tuple[str, ...] = options.languages or tuple(GRAMMARS)
+        if "python" in languages:
+            files += held_out(options.work).files
+        if set(languages) - {"python"}:
+            files += read_languages(options.work).files
+        for language in languages:
+            # A language at a time, so that the cursors of one do not depend on the files of others.
+            own = [file for file in files if file.language == language]
+            if own:
+                places += cursors(own, options.prompts_per_position, options.seed)
+    with own_engine(options.config) as client:
+        tables = asyncio.run(measure(client, files, places))
+    print_report("front_end", {"seed": options.seed, "languages": tables})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     options = parse_arguments(arguments)
+    if options.front_end:
+        try:
+            front_end(options)
+        except (UmbrellaError, ValueError) as error:
+            raise SystemExit(str(error)) from error
+        return
     try:
         config = load(options.config) if options.config else EngineConfig()
         corpus = held_out(options.work) if options.work else Corpus()

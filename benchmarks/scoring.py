@@ -11,6 +11,8 @@ from itertools import pairwise
 from statistics import fmean
 
 from benchmarks.cursors import Cursor
+from umbrella_lsp.syntax.grammar import load
+from umbrella_lsp.syntax.languages import GRAMMARS
 
 BINS = 10
 BETA = 0.5
@@ -36,8 +38,17 @@ def similarity(cursor: Cursor, text: str) -> float:
     return SequenceMatcher(None, text, cursor.expected).ratio()
 
 
-def parses(text: str) -> bool:
-    """Whether `text` is a Python module."""
+def parses(text: str, language: str = "python") -> bool:
+    """Whether `text` is a source of `language`: as Python says itself, or else without an error in its tree.
+
+    Nothing is, of a language without a grammar.
+    """
+    if language != "python":
+        grammar = GRAMMARS.get(language)
+        return (
+            grammar is not None
+            and not load(grammar).parser.parse(text.encode("utf-8", "replace")).root_node.has_error
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about escapes in strings, which do parse
@@ -57,7 +68,7 @@ class Scores:
     first_line_match: float | None
     edit_similarity: float | None
     parse_success: float | None
-    """Of Python files that parse as they were: those that do with the answer. Empty answers do not count."""
+    """Of files that parse as they were: those that do with the answer. Empty answers do not count."""
     empty: float | None
     """Answers that hold nothing, wherever something was expected."""
 
@@ -66,9 +77,9 @@ def score(cursors: Sequence[Cursor], texts: Sequence[str]) -> Scores:
     """Score `texts`, the answers to `cursors`. Raises ValueError if there are not as many."""
     pairs = list(zip(cursors, texts, strict=True))
     parsing = [
-        parses(cursor.filled(text))
+        parses(cursor.filled(text), cursor.language)
         for cursor, text in pairs
-        if text.strip() and cursor.language == "python" and parses(cursor.filled(cursor.expected))
+        if text.strip() and parses(cursor.filled(cursor.expected), cursor.language)
     ]
     return Scores(
         prompts=len(pairs),

@@ -18,6 +18,7 @@ OPENERS = "([{"
 BRACKETS = OPENERS + ")]}"
 CLOSERS = ")]}\"'`"
 """What editors close by themselves."""
+QUOTES = "\"'`"
 
 _HASH = frozenset(
     [
@@ -223,6 +224,14 @@ def _closers_of(stack: list[Opened], prefix_closers: Iterable[Bracket], suffix: 
     return found
 
 
+def _quote_around(prefix: str, suffix: str) -> str:
+    """The quote that closes right of the cursor what it has opened on the same line, or ''."""
+    quote = suffix[:1]
+    before, after = prefix[prefix.rfind("\n") + 1 :], suffix.split("\n", 1)[0]
+    is_around = quote in QUOTES and before.count(quote) % 2 and after.count(quote) % 2
+    return quote if quote and is_around else ""
+
+
 def surroundings(prefix: str, suffix: str, language: str) -> Surroundings:
     """What the cursor between `prefix` and `suffix` stands in.
 
@@ -233,10 +242,9 @@ def surroundings(prefix: str, suffix: str, language: str) -> Surroundings:
     _, openers = unmatched(above.brackets)
     line = prefix.rfind("\n") + 1
     stack = [Opened(b.char, len(indent_at(prefix, b.at)), b.at < line, None) for b in reversed(openers)]
-    below = scan(suffix, language, above.within)
-    if (
-        above.within in ('"', "'") and below.left_at is None
-    ):  # Nothing but the cursor is yet to end the string.
+    within = above.within or _quote_around(prefix, suffix)
+    below = scan(suffix, language, within)
+    if within in ('"', "'") and below.left_at is None:  # Nothing but the cursor is yet to end the string.
         below = scan(suffix, language)
     closers, _ = unmatched(below.brackets)
     closed = _closers_of(stack, closers, suffix)
@@ -246,4 +254,4 @@ def surroundings(prefix: str, suffix: str, language: str) -> Surroundings:
         Opened(one.char, one.indent, one.is_above, closed.get(i, len(suffix) if least > one.indent else None))
         for i, one in enumerate(stack)
     )
-    return Surroundings(above.within, opened, _statement_indent(prefix, above.brackets))
+    return Surroundings(within, opened, _statement_indent(prefix, above.brackets))

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 EXIT_SUGGESTION, EXIT_NOTHING, EXIT_USAGE, EXIT_NO_ENGINE, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 MAX_FILE_BYTES = 10_000_000
-SETTINGS = Settings()
-"""What an editor's user may choose stays as it is here."""
+SETTINGS = Settings(alternatives=1)
+"""What an editor's user may choose otherwise stays as it is, but that one text is printed."""
 READING_S = 0.25
 """How long reading the workspace, of which what is nearest comes first, may take once all else is there."""
 PARSING_S = 1.0
@@ -139,7 +139,15 @@ async def _complete(document: Document, offset: int, config: Path | None, specul
     link, syntax, index = EngineLink(find), SyntaxClient(), SymbolIndex()
     workspace = Workspace(index)
     session = digest(SESSION)
-    completer = Completer(link, syntax, index=index, roots=roots, session=session, speculative=speculative)
+    completer = Completer(
+        link,
+        syntax,
+        index=index,
+        roots=roots,
+        settings=SETTINGS,
+        session=session,
+        speculative=speculative,
+    )
     try:
         async with aclosing(link), aclosing(syntax), aclosing(workspace):
             if not is_secret(document.path):

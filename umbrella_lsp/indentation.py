@@ -16,17 +16,19 @@ _USUAL = 4
 
 def unit_of(text: str) -> str:
     """What `text` is indented by, a tab or some spaces; '' if no line tells."""
-    indents = [indent_at(line, 0) for line in text.split("\n") if line.strip()]
-    tabs = sum(indent.startswith("\t") for indent in indents)
-    spaces = sum(indent.startswith(" ") for indent in indents)
+    lines = [line for line in text.split("\n") if line.strip()]
+    tabs = sum(line.startswith("\t") for line in lines)
+    spaces = sum(line.startswith(" ") for line in lines)
     if tabs > spaces:
         return "\t"
-    return " " * _step(indents)
+    # Where lines end with what opens a block, those that do not are of tables, docstrings and the like.
+    opened = (pair for pair in pairwise(lines) if _OPENS.search(pair[0]))
+    return " " * (_step(opened) or _step(pairwise(lines)))
 
 
-def _step(indents: Iterable[str]) -> int:
+def _step(pairs: Iterable[tuple[str, str]]) -> int:
     """The number of spaces by which lines are most often deeper than the line before; 0 for none."""
-    steps = Counter(len(deeper) - len(indent) for indent, deeper in pairwise(indents))
+    steps = Counter(len(indent_at(deeper, 0)) - len(indent_at(line, 0)) for line, deeper in pairs)
     known = {size: count for size, count in steps.items() if size in _SPACES}
     return max(known, key=lambda size: (known[size], -size), default=0)
 

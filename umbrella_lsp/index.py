@@ -75,6 +75,8 @@ class SymbolIndex:
     """Symbols by name. Used from one event loop."""
 
     def __init__(self) -> None:
+        self.is_complete = False
+        """Whether the whole workspace has been read. Written by who fills the index."""
         self._files: dict[str, Packed] = {}
         self._by_name: dict[str, tuple[str, ...]] = {}
         """Files, oldest known first."""

@@ -18,8 +18,10 @@ PAUSES_MS = (150.0, 300.0, 600.0, 1200.0, 2400.0)
 """How long a slow one may be put off; at least until the next key of a run would have come."""
 MS_PER_CHARACTER = 200.0
 """What a character takes to type: the mean gap within recorded runs of typing."""
-PRICE = 0.25
+PRICE = 0.1
 """What a millisecond of the target is worth in milliseconds of the user's."""
+LEAST_CHANCE = 0.5
+"""Of seeing the answer: below that most passes would be cancelled."""
 PASSES = 2.0
 """Target passes that a line takes, about."""
 WEIGHT = 0.2
@@ -84,14 +86,15 @@ class Worth:
 def pause_ms(speed: Speed, worth: Worth, cadence: Cadence) -> float | None:
     """How long to wait for another key before the target is asked; None if it is not worth asking.
 
-    The shortest pause after which what the answer saves, if the user is there until it comes, outweighs
-    the passes it takes.
+    The shortest pause after which the user will probably be there until it comes, if then what it saves
+    outweighs the passes it takes.
     """
     if not speed.is_slow:
         return 0.0
     lasts_ms = PASSES * speed.pass_ms
     for pause in PAUSES_MS:
-        if worth.ms * cadence.stays(pause, lasts_ms) >= PRICE * lasts_ms:
+        chance = cadence.stays(pause, lasts_ms)
+        if chance >= LEAST_CHANCE and chance * worth.ms >= PRICE * lasts_ms:
             return pause
     return None
 

@@ -10,11 +10,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from umbrella_lsp.brackets import BRACKETS, CLOSERS, OPENERS, PAIRS, indent_at, scan, unmatched
+from umbrella_lsp.brackets import BRACKETS, CLOSERS, OPENERS, PAIRS, QUOTES, indent_at, scan, unmatched
 from umbrella_lsp.chatter import code_span
 from umbrella_lsp.context import CompletionContext
 from umbrella_lsp.indentation import converted, unit_of
 from umbrella_lsp.stop import (
+    MIN_REPEATED,
     Extent,
     brackets_of,
     complete_at,
@@ -31,7 +32,7 @@ MIN_ECHO = 4
 _RUN = re.compile(r"((?=\S*[^\W\d])\S.{3,39}?)\1{3,}")
 _CALL = re.compile(r"[\w.]+[(\[{]\Z")
 _WORD = re.compile(r"\w+")
-_QUOTES = "\"'`"
+_CODE = re.compile(r"[^\W_]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,17 @@ def _doubled_indent(text: str, context: CompletionContext) -> int:
     return max(0, lead - max(0, lacking)) if opens_block(above) else lead
 
 
+def _strange_closer(before: str, text: str, after: str) -> int | None:
+    """Where `text` closes what `after` closes already on the line of the three, by mere characters."""
+
+    def strange(line: str) -> list[Bracket]:
+        return unmatched(Bracket(at, char) for at, char in enumerate(line) if char in BRACKETS)[0]
+
+    if len(strange(before + text + after)) <= len(strange(before + after)):
+        return None
+    return next((one.at for one in strange(text) if one.char in after), None)
+
+
 def _without_closers(
     text: str, brackets: Sequence[Bracket], context: CompletionContext, extent: Extent
 ) -> Fitted:
@@ -80,17 +92,16 @@ def _without_closers(
     """
     after, around = context.after, extent.around
     left_at = scan(text, context.language, around.within).left_at if around.within else None
-    if around.within and after[:1] in PAIRS:
+    if around.within:
         # In strings and comments brackets come in pairs just as often, if to no syntax.
-        inside = (Bracket(at, char) for at, char in enumerate(text[:left_at]) if char in BRACKETS)
-        strange = next((one.at for one in unmatched(inside)[0] if one.char == after[0]), None)
+        strange = _strange_closer(context.before, text[:left_at], after)
         if strange is not None:
             return Fitted(text[:strange])
     taken: list[int] = []
     reached = 0
     if (
         left_at is not None
-        and around.within in tuple(_QUOTES)
+        and around.within in tuple(QUOTES)
         and after.startswith(around.within)
         and not _ends_in(text, context, extent)
     ):
@@ -127,9 +138,26 @@ def _ends_in(text: str, context: CompletionContext, extent: Extent) -> bool:
     return scan(text, context.language, extent.around.within).within == extent.around.within
 
 
-def _without_overlap(text: str, rest: str, language: str, within: str) -> str:
-    """`text`, which begins `within`, without what stands to its right already, at the beginning of `rest`."""
+def _without_words(text: str, rest: str) -> str:
+    """`text` without what stands to its right already, if that has a word: the longest beginning of `rest`.
+
+    What is left may lack a bracket or a quote that only the part that goes had, and is to be looked at.
+    """
     kept, rest = text.rstrip(), rest.strip()
+    for size in range(min(len(rest), len(kept)), 0, -1):
+        is_long = size >= MIN_REPEATED or size == len(rest)
+        if is_long and kept.endswith(rest[:size]) and _CODE.search(rest[:size]):
+            return kept[:-size]
+    return text
+
+
+def _without_overlap(text: str, before: str, rest: str, language: str, within: str) -> str:
+    """`text`, which begins `within`, without the signs at its end that stand to its right already.
+
+    A quote is one too many if the line, from `before` to `rest`, has an odd number of them.
+    """
+    kept, rest = text.rstrip(), rest.strip()
+    line = (before + kept).rsplit("\n", 1)[-1] + rest
 
     def left_open(part: str) -> int:
         return len(unmatched(scan(part, language, within).brackets)[1])
@@ -137,7 +165,7 @@ def _without_overlap(text: str, rest: str, language: str, within: str) -> str:
     for size in range(min(len(rest), len(kept)), 0, -1):
         shared, start = rest[:size], len(kept) - size
         is_split = size < len(rest) and _joins(shared, rest[size:])
-        is_quoted = any(shared.count(quote) % 2 for quote in _QUOTES)
+        is_quoted = any(shared.count(quote) % 2 and not line.count(quote) % 2 for quote in QUOTES)
         if is_split or is_quoted or not kept.endswith(shared) or _joins(kept[:start], shared):
             continue
         if left_open(kept[:start]) <= left_open(kept):
@@ -167,13 +195,14 @@ def _joined(text: str, context: CompletionContext, extent: Extent, inserted: Ins
     if not extent.is_between:
         brackets = brackets_of(text, context, extent, inserted)
         return _without_closers(text, brackets, context, extent)
+    language, within = context.language, extent.around.within
     while True:
+        text = _without_words(text, context.after)
         brackets = brackets_of(text, context, extent, inserted)
         fit = _without_closers(text, brackets, context, extent)
         rest = context.after[fit.replaces :]
-        kept = _balanced(
-            _without_overlap(fit.text, rest, context.language, extent.around.within), brackets, rest, extent
-        )
+        kept = _without_overlap(fit.text, context.before, rest, language, within)
+        kept = _balanced(kept, brackets, rest, extent)
         if kept == text:
             return fit
         text = kept
@@ -232,7 +261,7 @@ def fitted(text: str, context: CompletionContext, extent: Extent, inserted: Inse
     while True:
         fit, inserted = _cut(text, context, extent, inserted)
         rest = context.after[fit.replaces :]
-        left = converted(fit.text, context.before, above, unit)
+        left = converted(_without_repeats(fit.text, context, rest), context.before, above, unit)
         left = _without_blanks(_without_repeats(left, context, rest), rest)
         if left == text or not left.strip():
             return Fitted(left, fit.replaces) if left.strip() else Fitted("")

@@ -291,7 +291,7 @@ class UmbrellaServer(LanguageServer):
         elif progress.state == "report":
             self.work_done_progress.report(token, types.WorkDoneProgressReport(message=said))
         else:
-            self.work_done_progress.end(token, types.WorkDoneProgressEnd(said))
+            self.work_done_progress.end(token, types.WorkDoneProgressEnd(message=said))
 
 
 def _import_session() -> type[Session]:

@@ -88,6 +88,7 @@ class Session:
         """A document was opened."""
         self._activity.opened(document)
         self._workspace.shown(document)
+        self._start(self._parse(document))
 
     def changed(self, before: Document, edits: Sequence[Edit], after: Document) -> None:
         """`edits` have made `after` of `before`."""
@@ -144,6 +145,10 @@ class Session:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _parse(self, document: Document) -> None:
+        """Have a document parsed before anything is asked about it: the first time takes longest."""
+        await self._syntax.at(document, 0)
 
     async def _greet(self) -> None:
         try:

@@ -142,17 +142,22 @@ class Tally:
     def __init__(self, file: Path | None, today: Callable[[], str] = _today) -> None:
         self._file = file
         self._today = today
-        self._known: Mapping[str, Counts] | None = None
-        """The file's totals as last read, and what is never to be kept. None: not read yet."""
+        self._read: Mapping[str, Counts] | None = None
+        """The file's totals as last read. None: not yet."""
         self._new: Days = {}
         """Not in the file yet."""
+        self._unkept: Mapping[str, Counts] = {}
+        """Counted while there was no file; never to be kept."""
         self._complained = False
 
     def configure(self, file: Path | None) -> None:
-        """Keep what is counted from now on in `file`, or, if that is None, in memory alone."""
+        """Keep what is counted from now on in `file`, or, if that is None, in memory alone.
+
+        Told to stop, it keeps nothing that is not in the file already.
+        """
         if file != self._file:
-            self._known = totals([self._known or {}, *self._new.values()])
-            self._file, self._new = file, {}
+            self._unkept = totals([self._unkept, *self._new.values()])
+            self._file, self._read, self._new = file, None, {}
 
     def add(self, fate: Fate) -> None:
         """Count `fate`, today."""
@@ -168,8 +173,8 @@ class Tally:
         """
         rate = PRIOR_RATE
         for one in dict.fromkeys((EVERYTHING, tag)):
-            counted = [day.get(one, Counts()) for day in (self._known or {}, *self._new.values())]
-            seen = reduce(add, counted)
+            everything = (self._unkept, self._read or {}, *self._new.values())
+            seen = reduce(add, (counts.get(one, Counts()) for counts in everything))
             rate = (seen.taken + PRIOR_WEIGHT * rate) / (seen.offered + PRIOR_WEIGHT)
         return rate
 
@@ -182,11 +187,11 @@ class Tally:
     async def save(self) -> None:
         """Add what is new to the file. Where that fails it stays in memory, and the log says so once."""
         file, new = self._file, self._new
-        if file is None or (self._known is not None and not new):
+        if file is None or (self._read is not None and not new):
             return
         self._new = {}
         try:
-            self._known = await asyncio.to_thread(_add_to, file, new)
+            self._read = await asyncio.to_thread(_add_to, file, new)
         except (OSError, NotImplementedError) as error:  # the latter where files cannot be locked
             self._new = merged(new, self._new)
             if not self._complained:

@@ -118,3 +118,19 @@ def test_a_threshold_says_truly_what_it_shows(given_answers: list[tuple[float, b
         assert threshold.precision == sum(shown) / len(shown)
         assert threshold.recall == sum(shown) / right
         assert threshold.coverage == len(shown) / len(given_answers)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("c", "int f(void) { return 1; }"),
+        ("go", "package a\n\nfunc f() {}\n"),
+        ("java", "class A { int x = 1; }"),
+        ("rust", "fn f() -> u8 { 1 }"),
+        ("typescriptreact", "const a = <b>{x as string}</b>;"),
+    ],
+)
+def test_source_in_another_language_parses_as_its_grammar_says(language: str, text: str):
+    assert parses(text, language)
+    assert not parses(text + " )", language)
+    assert not parses(text, "cobol")

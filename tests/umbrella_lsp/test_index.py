@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from umbrella_lsp import index as indexing
 from umbrella_lsp.index import Packed, Symbol, SymbolIndex, pack, unpack
 
 
@@ -54,7 +53,7 @@ def test_removing_a_file_forgets_it_and_no_other() -> None:
 def test_what_there_is_no_room_for_is_refused_and_room_that_is_made_is_used(
     monkeypatch: pytest.MonkeyPatch, limit: str, most: int
 ) -> None:
-    monkeypatch.setattr(indexing, limit, most)
+    monkeypatch.setattr(f"umbrella_lsp.index.{limit}", most)
     index = SymbolIndex()
     assert index.update("a", pack(symbols("a.py", "f", "g")))
     assert not index.update("b", pack(symbols("b.py", *"abcdefghijklmnopq")))
@@ -65,7 +64,7 @@ def test_what_there_is_no_room_for_is_refused_and_room_that_is_made_is_used(
 
 
 def test_a_name_that_everybody_uses_is_looked_up_in_so_many_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexing, "MAX_FOUND_FILES", 2)
+    monkeypatch.setattr("umbrella_lsp.index.MAX_FOUND_FILES", 2)
     index = SymbolIndex()
     for number in range(5):
         index.update(str(number), pack(symbols(f"{number}.py", "main")))

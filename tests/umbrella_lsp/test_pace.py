@@ -27,10 +27,10 @@ def test_a_slow_target_is_asked_after_a_pause() -> None:
     assert pause_ms(SLOW, Worth(0.3, 20), Cadence()) in PAUSES_MS
 
 
-def test_what_is_worth_more_is_waited_for_less() -> None:
-    pauses = [pause_ms(SLOW, Worth(0.3, characters), Cadence()) for characters in (15, 30, 100)]
-    assert pauses == sorted(pauses, key=lambda pause: -(pause or 0))
-    assert pauses[0] != pauses[-1]
+def test_the_longer_a_pass_takes_the_longer_a_pause_has_to_be() -> None:
+    pauses = [pause_ms(Speed(ms, 30.0), Worth(0.3, 100), Cadence()) for ms in (300.0, 1000.0, 3000.0)]
+    assert None not in pauses
+    assert pauses == sorted({pause or 0.0 for pause in pauses})
 
 
 @pytest.mark.parametrize(

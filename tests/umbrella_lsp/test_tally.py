@@ -140,7 +140,8 @@ def test_a_rate_begins_with_what_is_usual_and_goes_where_the_counts_are(file: Pa
     overall, unknown = counting.acceptance_rate(), counting.acceptance_rate("language:go")
     assert overall == unknown == pytest.approx(63 / 110)
     assert counting.acceptance_rate("tier:draft") < 0.2 < 0.8 < counting.acceptance_rate("tier:target")
-    again = Tally(file)
+    again = Tally(None)
+    again.configure(file)
     asyncio.run(again.save())
     assert again.acceptance_rate("tier:draft") == counting.acceptance_rate("tier:draft")
 

@@ -6,7 +6,7 @@ engine read everything behind it again. So segments are chosen once and then kep
 - the cursor is more than `JUMP_LINES` away from where they were chosen, or what the engine reads of the
   prefix begins elsewhere: by a jump, or in the course of typing;
 - another document has been changed in the meantime;
-- syntax was missing and has come;
+- syntax was missing and has come, or the workspace had not been read and now is;
 - more than `MAX_APPENDED` had to be added.
 
 Until then nothing is taken away or moved. What is added, behind all others, are definitions of names that
@@ -89,6 +89,8 @@ class Shown:
     elsewhere: int
     """`Recent.elsewhere` of then."""
     is_parsed: bool
+    is_indexed: bool
+    """Whether the whole workspace was known."""
     asked: frozenset[str]
     """Names whose definitions were looked for since."""
     appended: int = 0
@@ -148,6 +150,7 @@ class _Source:
             and self.window.read_from == shown.read_from
             and self.recent.elsewhere == shown.elsewhere
             and (shown.is_parsed or self.syntax is None)
+            and (shown.is_indexed or not self.index.is_complete)
         )
 
     def kept(self, shown: Shown) -> Shown | None:
@@ -193,6 +196,7 @@ class _Source:
             read_from=window.read_from,
             elsewhere=self.recent.elsewhere,
             is_parsed=self.syntax is not None,
+            is_indexed=self.index.is_complete,
             asked=frozenset(self.names),
         )
         return now, (*chosen.left_out, *ambiguous)

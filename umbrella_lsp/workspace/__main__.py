@@ -34,11 +34,14 @@ def main(outline: Callable[[str, str], Outline] = outline) -> None:
 
 
 def give_way() -> None:
-    """Run when nothing else wants to: on Linux, that goes for disks as well, where it follows from this."""
+    """Let others run first, on processors and, as it follows from this, on disks.
+
+    Not `SCHED_IDLE`: on a machine that is busy for long, that is never to run, nor even to end.
+    """
     os.nice(19)
-    if hasattr(os, "SCHED_IDLE"):
+    if hasattr(os, "SCHED_BATCH"):
         with suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 async def _serve(parent: Parent, outline: Callable[[str, str], Outline]) -> None:
@@ -61,7 +64,7 @@ async def _serve(parent: Parent, outline: Callable[[str, str], Outline]) -> None
     def listen(loop: asyncio.AbstractEventLoop) -> None:
         while (frame := parent.receive(ToChild)) is not None:
             loop.call_soon_threadsafe(take, frame.message)
-        os._exit(0)  # Whatever hangs in a thread must not keep the process.
+        os._exit(0)  # Whatever is worked on.
 
     threading.Thread(target=listen, args=(asyncio.get_running_loop(),), daemon=True).start()
     async with asyncio.TaskGroup() as tasks:

@@ -142,6 +142,7 @@ class Workspace:
             self._forget()
             return
         self._settled.clear()
+        self._index.is_complete = False
         self._configure = wanted
         self._news.set()
         if self._running is None:
@@ -241,6 +242,7 @@ class Workspace:
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
+            child.kill()  # It has nothing to lose, and of its own accord would end when nobody else runs.
             await child.aclose()
 
     async def _write(self, child: Child) -> None:
@@ -323,6 +325,7 @@ class Workspace:
 
     def _finish(self) -> None:
         self._settled.set()
+        self._index.is_complete = True
         if self._reported_s is not None:
             self._reported_s = None
             self._tell_progress("end")

@@ -1,6 +1,6 @@
-"""One piece of work at a time, in a thread, of which the server is told before it begins.
+"""One piece of work at a time, of which the server is told before it begins.
 
-So the server knows what to keep away from if this process crashes or hangs, and asyncio goes on meanwhile.
+So the server knows what to keep away from if this process crashes or hangs.
 """
 
 from __future__ import annotations
@@ -15,22 +15,24 @@ _T = TypeVar("_T")
 
 
 class Disk:
-    """Where all work is done that may block: reading, listing, parsing. What is begun is never cancelled."""
+    """Where all work is done that may take its time: listing, reading, parsing.
+
+    It holds the event loop up, on which nothing is urgent: a thread would cost more than most of the work.
+    """
 
     def __init__(self, send: Callable[[ChildMessage], None]) -> None:
         self._send = send
-        self._lock = asyncio.Lock()
 
     async def do(self, at: str, work: Callable[[], _T]) -> _T:
         """The result of `work`, which has to do with the path `at`."""
-        async with self._lock:
-            self._send(At(at))
-            result = await asyncio.to_thread(work)
-            self._send(At(""))
-            return result
+        self._send(At(at))
+        result = work()
+        self._send(At(""))
+        await asyncio.sleep(0)
+        return result
 
     async def tell(self, at: str, work: Callable[[], ChildMessage]) -> None:
         """Send what comes of `work`, which says that it is over as well."""
-        async with self._lock:
-            self._send(At(at))
-            self._send(await asyncio.to_thread(work))
+        self._send(At(at))
+        self._send(work())
+        await asyncio.sleep(0)

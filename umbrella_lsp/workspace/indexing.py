@@ -191,7 +191,7 @@ class Indexer:
                 await self._read(path, seen)
 
     def _see(self, path: str) -> int | Literal["directory"] | None:
-        """The stamp of a file that counts, or that there is a directory that does. In a thread."""
+        """The stamp of a file that counts, or that there is a directory that does."""
         options = self._options
         rules = self._walked.directories.get(os.path.dirname(path))  # noqa: PTH120  # as it was listed
         if rules is None or path in options.skipped:
@@ -224,13 +224,13 @@ class Indexer:
         self._pusher.touched(path)
 
     def _indexed(self, path: str, stamp: int) -> Indexed:
-        """What a file defines. In a thread."""
+        """What a file defines."""
         source = read_source(path)
         symbols = Packed() if source is None else self._pack(path, source, language_of(path))
         return Indexed(path, stamp, symbols)
 
     def _outlined(self, message: Shown) -> Outlined:
-        """What an open document defines. In a thread."""
+        """What an open document defines."""
         if self._is_excluded(message.path):
             return Outlined(message.path, Packed(), is_excluded=True)
         symbols = self._pack(message.path, message.text, message.language)

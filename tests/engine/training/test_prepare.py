@@ -49,7 +49,7 @@ def test_a_wheel_that_pip_cannot_get_is_named_with_where_to_put_it(tmp_path: Pat
 
 def test_a_wheel_of_another_hash_is_refused(tmp_path: Path):
     path = wheel(tmp_path, "one", "MIT", {"one/a.py": python(1)})
-    with pytest.raises(TrainingError, match=r"not the file that corpus\.json records"):
+    with pytest.raises(TrainingError, match="not the file that was pinned"):
         fetch([pin(path) | {"sha256": "0" * 64}], tmp_path)
 
 

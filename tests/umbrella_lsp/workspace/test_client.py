@@ -22,8 +22,7 @@ from umbrella_lsp.document import Document
 from umbrella_lsp.index import SymbolIndex
 from umbrella_lsp.names import digest
 from umbrella_lsp.settings import Settings
-from umbrella_lsp.workspace import client
-from umbrella_lsp.workspace.client import Progress, Workspace
+from umbrella_lsp.workspace.client import MODULE, Progress, Workspace
 
 UNLUCKY = "tests.umbrella_lsp.workspace.unlucky"
 ROOT = Path(__file__).parents[3]
@@ -33,8 +32,8 @@ ROOT = Path(__file__).parents[3]
 def children(monkeypatch: pytest.MonkeyPatch) -> list[Child]:
     """The processes that a test has started; they can import tests."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(client, "SHOW_EVERY_S", 0.0)
-    monkeypatch.setattr(client, "TICK_S", 0.01)
+    monkeypatch.setattr("umbrella_lsp.workspace.client.SHOW_EVERY_S", 0.0)
+    monkeypatch.setattr("umbrella_lsp.workspace.client.TICK_S", 0.01)
     started, start = list[Child](), Child.start
 
     async def noted(module: str) -> Child:
@@ -79,7 +78,7 @@ def test_a_workspace_is_read_and_followed_and_nothing_is_left_running(
 
     async def scenario() -> None:
         # The real process, with the priority that it gives itself.
-        async with a_workspace(one, two, module=client.MODULE) as (_, index, progress):
+        async with a_workspace(one, two, module=MODULE) as (_, index, progress):
             assert index.size == 21
             (symbol,) = index.lookup("lib")
             assert (symbol.path, symbol.language, symbol.kind) == ("lib.ts", "typescript", "function")
@@ -87,8 +86,7 @@ def test_a_workspace_is_read_and_followed_and_nothing_is_left_running(
             assert progress[-1] == Progress("end", 21)
             write(two / "lib.ts", "export function changed() {}\n")
             await until(lambda: index.lookup("changed") and not index.lookup("lib"))
-            if hasattr(os, "SCHED_IDLE"):
-                assert os.sched_getscheduler(children[0].pid) == os.SCHED_IDLE
+            assert os.getpriority(os.PRIO_PROCESS, children[0].pid) == 19
         assert len(children) == 1
         assert not is_running(children[0].pid)
 
@@ -143,7 +141,7 @@ def test_a_process_that_is_killed_is_replaced_and_what_was_known_stays(
 def test_a_file_that_crashes_the_parser_or_hangs_it_is_left_out_and_the_rest_is_read(
     tmp_path: Path, children: list[Child], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(client, "HANG_S", 0.5)
+    monkeypatch.setattr("umbrella_lsp.workspace.client.HANG_S", 0.5)
     for number, word in enumerate(("fine", "CRASH", "fine", "HANG", "fine")):
         write(tmp_path / f"{number}.py", f"def f{number}(): {word}\n")
 
@@ -165,7 +163,7 @@ def test_a_file_that_crashes_the_parser_or_hangs_it_is_left_out_and_the_rest_is_
 def test_a_process_that_ends_again_and_again_is_given_up(
     tmp_path: Path, children: list[Child], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(client, "MAX_RESTARTS", 2)
+    monkeypatch.setattr("umbrella_lsp.workspace.client.MAX_RESTARTS", 2)
 
     async def scenario() -> None:
         async with a_workspace(tmp_path, module="tests.umbrella_lsp.workspace.files") as (_, index, progress):

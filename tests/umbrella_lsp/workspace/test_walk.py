@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.umbrella_lsp.workspace.files import write
-from umbrella_lsp.workspace import walk as walking
 from umbrella_lsp.workspace.messages import Configure
 from umbrella_lsp.workspace.walk import Walk, is_too_broad
 
@@ -101,7 +100,7 @@ def test_a_walk_ends_however_much_there_is(
 ) -> None:
     for number in range(20):
         write(tmp_path / f"{number}" / "a.py", "x = 1\n")
-    monkeypatch.setattr(walking, limit, 5)
+    monkeypatch.setattr(f"umbrella_lsp.workspace.walk.{limit}", 5)
     walk = a_walk(tmp_path)
     assert len(found_by(walk)) <= 6
     assert walk.is_cut_short
