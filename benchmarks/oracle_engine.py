@@ -198,7 +198,7 @@ class OracleEngine:
                 for text in texts:
                     generated += 1
                     counts = TokenCounts(tokens, reused, generated, generated, generated, passes)
-                    yield _event(job, text, _logprob(job, said, text), timings, counts)
+                    yield _event(job, text, _token(job, said, text), timings, counts)
                     said += text
             is_over = True
             counts = TokenCounts(tokens, reused, generated, generated, generated, passes)
@@ -293,20 +293,24 @@ def _timings(before: Timings, started: float) -> Timings:
     return Timings(0.0, prefill_ms, total_ms - prefill_ms, total_ms)
 
 
-def _logprob(job: _Job, said: str, text: str) -> float:
+def _token(job: _Job, said: str, text: str) -> tuple[int, float]:
+    """Where `text` begins, and how sure it is."""
     wrong_from = job.answer.wrong_from
-    return RIGHT_LOGPROB if wrong_from is None or len(said) + len(text) <= wrong_from else WRONG_LOGPROB
+    is_right = wrong_from is None or len(said) + len(text) <= wrong_from
+    return len(said), RIGHT_LOGPROB if is_right else WRONG_LOGPROB
 
 
 def _event(
     job: _Job,
     text: str,
-    logprob: float | None,
+    token: tuple[int, float] | None,
     timings: Timings,
     counts: TokenCounts,
     stop: StopReason | None = None,
 ) -> bytes:
-    logprobs = () if logprob is None else (logprob,)
-    reply = UmbrellaReply(timings, counts, logprobs=logprobs, stop=stop, tier=job.umbrella.tier)
+    offsets, logprobs = ((), ()) if token is None else ((token[0],), (token[1],))
+    reply = UmbrellaReply(
+        timings, counts, logprobs=logprobs, text_offsets=offsets, stop=stop, tier=job.umbrella.tier
+    )
     event = {"content": text, "stop": stop is not None, "umbrella": reply}
     return b"data: " + msgspec.json.encode(event) + b"\n\n"

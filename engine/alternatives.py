@@ -52,11 +52,12 @@ class Answer:
         self.stop = stop
         self.said += self.text.finish()
 
-    def take(self) -> tuple[str, tuple[float, ...]]:
-        """What was said since the last call, and the log-probabilities of the tokens since then."""
-        text, logprobs = self._taken
+    def take(self) -> tuple[str, tuple[float, ...], tuple[int, ...]]:
+        """What was said since the last call; of the tokens since then, log-probabilities and text offsets."""
+        text, tokens = self._taken
         self._taken = len(self.said), len(self.logprobs)
-        return self.said[text:], tuple(self.logprobs[logprobs:])
+        offsets = self.text.offsets[tokens : len(self.logprobs)]
+        return self.said[text:], tuple(self.logprobs[tokens:]), tuple(offsets)
 
     @property
     def is_open(self) -> bool:

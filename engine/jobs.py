@@ -37,7 +37,6 @@ class Ending:
 
     stop: StopReason
     stop_string: str = ""
-    fates: tuple[SegmentFate, ...] = ()
     truncated: bool = False
     last: bool = True
     """False where alternatives follow."""
@@ -57,6 +56,10 @@ class Chunk:
     ending: Ending | None = None
     index: int = 0
     tier: Tier = "target"
+    offsets: tuple[int, ...] = ()
+    """Where each of these tokens begins in the whole text."""
+    fates: tuple[SegmentFate, ...] = ()
+    """Of the request's segments; in the job's first chunk only."""
 
     @property
     def over(self) -> bool:
@@ -65,7 +68,13 @@ class Chunk:
 
     def after(self, before: Chunk) -> Chunk:
         """`before` and this chunk of the same text as one."""
-        return replace(self, text=before.text + self.text, logprobs=before.logprobs + self.logprobs)
+        return replace(
+            self,
+            text=before.text + self.text,
+            logprobs=before.logprobs + self.logprobs,
+            offsets=before.offsets + self.offsets,
+            fates=before.fates + self.fates,
+        )
 
 
 Deliver = Callable[[Chunk | UmbrellaError], None]
@@ -85,6 +94,8 @@ class Progress:
     answers: deque[Answer]
     """The text being written, then those still to be."""
     counts: TokenCounts = field(default_factory=TokenCounts)
+    is_told: bool = False
+    """Whether the first chunk has been delivered."""
     failed: set[str] = field(default_factory=set[str])
     """Drafters that it went on without."""
 
@@ -172,11 +183,16 @@ class Job:
         answer, prompt, ending = progress.answers[0], progress.prompt, None
         if answer.stop is not None:
             last = len(progress.answers) == 1
-            ending = Ending(answer.stop, answer.text.stop_string, prompt.fates, prompt.truncated, last)
+            ending = Ending(answer.stop, answer.text.stop_string, prompt.truncated, last)
         tier, counts = self.request.tier, progress.counts
         if tier == "draft":
             counts = replace(counts, target_passes=0)  # They were the draft's.
-        return Chunk(*answer.take(), counts, self.timings(), ending, answer.index, tier)
+        text, logprobs, offsets = answer.take()
+        fates = () if progress.is_told else prompt.fates
+        progress.is_told = True
+        return Chunk(
+            text, logprobs, counts, self.timings(), ending, answer.index, tier, offsets=offsets, fates=fates
+        )
 
     def timings(self) -> Timings:
         """Time spent so far."""

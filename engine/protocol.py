@@ -153,6 +153,7 @@ class Alternative:
     content: str
     stop: StopReason
     logprobs: tuple[float, ...] = ()
+    text_offsets: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +167,12 @@ class UmbrellaReply:
     """Which text this event belongs to: 0 is the main one. They follow one another."""
     logprobs: tuple[float, ...] = ()
     """Natural log-probability of each token of this event, under the model of the `tier`."""
+    text_offsets: tuple[int, ...] = ()
+    """Where each of these tokens begins in the whole text, some of which may still be held back."""
     stop: StopReason | None = None
     """Set in a text's last event only."""
     segments: tuple[SegmentFate, ...] = ()
-    """Set in a text's last event only."""
+    """Set in a request's first event only."""
     alternatives: tuple[Alternative, ...] = ()
     """Set in a whole response only; a stream has events of their own, which follow the main text's last."""
     tier: Tier = "target"

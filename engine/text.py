@@ -74,12 +74,15 @@ class TextStream:
         self._spec = spec
         self._debt = debt
         self._breaks = breaks
+        self.offsets: list[int] = []
+        """Where each token so far begins in the text."""
         self._text = ""
         self._taken = 0
         self._cut: Cut | None = None
 
     def push(self, token: int) -> StopReason | None:
         """Take in one generated token; the reason to stop if it is the last."""
+        self.offsets.append(len(self._text))
         if token in self._end_tokens:
             return StopReason.END
         written = self._decode(token)

@@ -69,8 +69,7 @@ class _Growing:
     def take(self, event: StreamEvent) -> None:
         self.raw += event.text
         self.stop = event.reply.stop
-        if event.reply.logprobs:
-            self.marks.append((len(self.raw), sum(event.reply.logprobs)))
+        self.marks += zip(event.reply.text_offsets, event.reply.logprobs, strict=False)
 
     def settled(self, extent: Extent) -> str:
         """What of it may be shown: all of it once it is over, until then whole lines."""
@@ -190,6 +189,7 @@ class Generation:
         growing = self._texts.setdefault(reply.index, _Growing())
         growing.take(event)
         self.timings, self.tokens = reply.timings, reply.tokens
+        self.fates = self.fates or reply.segments
         if reply.stop is None and "\n" not in event.text:
             return False
         started = time.perf_counter()
@@ -197,7 +197,7 @@ class Generation:
         is_complete = bool(text) and await self._fit(reply.index, growing, text)
         self.fit_ms += (time.perf_counter() - started) * 1000
         if reply.index == 0:
-            self.stop, self.fates = reply.stop or ("complete" if is_complete else None), reply.segments
+            self.stop = reply.stop or ("complete" if is_complete else None)
         return is_complete and reply.stop is None and self.call.umbrella.n == 1
 
     async def _fit(self, index: int, growing: _Growing, text: str) -> bool:

@@ -80,17 +80,17 @@ class Made:
 
     fitted: Fitted
     marks: tuple[tuple[int, float], ...] = ()
-    """Offsets in the text, ascending, each with the log-probability of what lies between the last and it."""
+    """Where each of its tokens begins in the text, and its log-probability."""
 
     def likelihood_after(self, typed: int) -> float:
         """The log-probability of the first line of code that is left once `typed` characters are there."""
-        rest = self.fitted.text[typed:]
-        blank = len(rest) - len(rest.lstrip("\n"))
-        line_end = rest.find("\n", blank)
-        end = typed + (line_end if line_end >= 0 else len(rest))
-        begins = [0, *(at for at, _ in self.marks)]
-        marks = zip(begins, self.marks, strict=False)
-        return sum(logprob for begin, (at, logprob) in marks if at > typed and begin < end)
+        text = self.fitted.text
+        begin = len(text) - len(text[typed:].lstrip("\n"))
+        line_end = text.find("\n", begin)
+        end = line_end if line_end >= 0 else len(text)
+        untils = [*(at for at, _ in self.marks[1:]), end + 1]
+        marks = zip(self.marks, untils, strict=False)
+        return sum(logprob for (at, logprob), until in marks if until > typed and at <= end)
 
 
 @dataclass(slots=True)

@@ -94,7 +94,8 @@ def _without_closers(
     left_at = scan(text, context.language, around.within).left_at if around.within else None
     if around.within:
         # In strings and comments brackets come in pairs just as often, if to no syntax.
-        strange = _strange_closer(context.before, text[:left_at], after)
+        inside = after[: scan(after, context.language, around.within).left_at]
+        strange = _strange_closer(context.before, text[:left_at], inside)
         if strange is not None:
             return Fitted(text[:strange])
     taken: list[int] = []

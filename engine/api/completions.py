@@ -149,7 +149,7 @@ class CompletionDialect:
         """One event a chunk, and perhaps one for `usage`."""
         yield self._object([chunk])
         if chunk.over and self.usage_event:
-            again = self._object([replace(chunk, logprobs=())])
+            again = self._object([replace(chunk, logprobs=(), offsets=(), fates=())])
             yield {**again, "choices": [], "usage": _usage(chunk.counts)}
 
     def whole(self, texts: Sequence[Chunk]) -> object:

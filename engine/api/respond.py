@@ -58,10 +58,11 @@ def umbrella_of(chunk: Chunk, alternatives: Sequence[Chunk] = ()) -> UmbrellaRep
         tokens=newest.counts,
         index=chunk.index,
         logprobs=chunk.logprobs,
+        text_offsets=chunk.offsets,
         stop=chunk.ending.stop if chunk.ending else None,
-        segments=chunk.ending.fates if chunk.ending else (),
+        segments=chunk.fates,
         alternatives=tuple(
-            Alternative(other.index, other.text, other.ending.stop, other.logprobs)
+            Alternative(other.index, other.text, other.ending.stop, other.logprobs, other.offsets)
             for other in alternatives
             if other.ending
         ),
@@ -74,12 +75,13 @@ def _silent(chunk: Chunk) -> Chunk:
     ending = chunk.ending
     if ending is not None and ending.stop is not StopReason.CANCELLED:
         ending = replace(ending, stop=StopReason.LENGTH, stop_string="")
-    return replace(chunk, text="", logprobs=(), counts=replace(chunk.counts, generated=0), ending=ending)
+    counts = replace(chunk.counts, generated=0)
+    return replace(chunk, text="", logprobs=(), offsets=(), counts=counts, ending=ending)
 
 
 def _error_after(last: Chunk, error: UmbrellaError) -> dict[str, object]:
     """The body of an `error` in a generation that had come as far as `last`."""
-    return {**body_of(error), "umbrella": umbrella_of(replace(last, logprobs=()))}
+    return {**body_of(error), "umbrella": umbrella_of(replace(last, logprobs=(), offsets=(), fates=()))}
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,8 @@ def test_a_stream_is_text_and_what_is_known_so_far(tmp_path: Path) -> None:
     assert [event.final for event in events] == [False, False, True]
     assert [event.reply.tokens.generated for event in events] == [1, 2, 3]
     assert events[-1].reply.stop is StopReason.LENGTH
-    assert [fate.fate for fate in events[-1].reply.segments] == ["kept", "kept"]
+    assert [[fate.fate for fate in event.reply.segments] for event in events] == [["kept", "kept"], [], []]
+    assert [event.reply.text_offsets for event in events] == [(0,), (1,), (2,)]
 
 
 def test_connections_are_kept_and_health_is_typed(tmp_path: Path) -> None:

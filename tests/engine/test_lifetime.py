@@ -131,7 +131,7 @@ def test_a_failure_in_mid_stream_is_an_event_and_the_next_request_is_served(tmp_
         assert [event.get("content") for event in events_of(response)] == ["b", "c", "d", None]
         *_, before, failure = events_of(response)
         assert "ZeroDivisionError" in failure["error"]["message"]
-        assert failure["umbrella"] == {**before["umbrella"], "logprobs": []}
+        assert failure["umbrella"] == {**before["umbrella"], "logprobs": [], "text_offsets": []}
         assert failure["umbrella"]["tokens"]["generated"] == 3
         response = engine.http.post("/infill", json={"n_predict": 5})
         assert "ZeroDivisionError" in error_of(response)["message"]

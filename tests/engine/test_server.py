@@ -148,8 +148,14 @@ def test_alternatives_of_an_infill_are_in_our_part_of_the_answer(branching: Runn
     ours = answer["umbrella"]
     assert (answer["content"], answer["stop_type"], ours["stop"]) == ("def", "limit", "length")
     assert ours["alternatives"] == [
-        {"index": 1, "content": "dX", "stop": "string", "logprobs": [-0.5, -0.5, -0.5]},
-        {"index": 2, "content": "deY", "stop": "length", "logprobs": [-0.5, -0.5, -2.0]},
+        {"index": 1, "content": "dX", "stop": "string", "logprobs": [-0.5] * 3, "text_offsets": [0, 1, 2]},
+        {
+            "index": 2,
+            "content": "deY",
+            "stop": "length",
+            "logprobs": [-0.5, -0.5, -2.0],
+            "text_offsets": [0, 1, 2],
+        },
     ]
     assert answer["tokens_predicted"] == ours["tokens"]["generated"] == 3 + 2 + 1
     assert ours["tokens"]["target_passes"] == 3

@@ -16,10 +16,18 @@ TIMINGS = Timings(queue_ms=1.0, prefill_ms=2.0, decode_ms=3.0, total_ms=6.0)
 
 
 def piece(
-    text: str, *, stop: StopReason | None = None, index: int = 0, logprob: float = 0.0, final: bool = False
+    text: str,
+    *,
+    stop: StopReason | None = None,
+    index: int = 0,
+    tokens: tuple[tuple[int, float], ...] = (),
+    final: bool = False,
 ) -> StreamEvent:
-    """One event of a stream."""
-    reply = UmbrellaReply(TIMINGS, COUNTS, index=index, logprobs=(logprob,) if logprob else (), stop=stop)
+    """One event of a stream; of its `tokens`, where each begins in the whole text and its log-probability."""
+    offsets, logprobs = tuple(at for at, _ in tokens), tuple(logprob for _, logprob in tokens)
+    reply = UmbrellaReply(
+        TIMINGS, COUNTS, index=index, logprobs=logprobs, text_offsets=offsets, stop=stop
+    )
     return StreamEvent(text, reply, final)
 
 
@@ -77,8 +85,8 @@ class Stream:
         self.is_closed = False
         self._events: asyncio.Queue[StreamEvent] = asyncio.Queue()
 
-    def say(self, text: str, *, index: int = 0, logprob: float = 0.0) -> None:
-        self._events.put_nowait(piece(text, index=index, logprob=logprob))
+    def say(self, text: str, *, index: int = 0) -> None:
+        self._events.put_nowait(piece(text, index=index))
 
     def end(self, text: str = "", stop: StopReason = StopReason.END) -> None:
         self._events.put_nowait(piece(text, stop=stop, final=True))

@@ -132,7 +132,7 @@ def test_nothing_is_asked_in_the_middle_of_a_word_unless_somebody_does() -> None
 
 
 def test_what_the_target_itself_thinks_unlikely_is_not_shown_until_its_doubt_is_typed() -> None:
-    engine = ScriptedStreams([[piece("na", logprob=-9.0), piece("me", logprob=-0.1), *events("")[1:]]])
+    engine = ScriptedStreams([[piece("name", tokens=((0, -9.0), (2, -0.1))), *events()]])
 
     async def scenario() -> None:
         completer = completer_of(engine, Settings(min_confidence=0.01))

@@ -101,10 +101,10 @@ def test_typing_along_works_over_windows_line_ends() -> None:
 
 
 def test_the_likelihood_left_is_that_of_the_first_line_of_what_is_left() -> None:
-    made = Made(Fitted("\nab cd\nef"), marks=((3, -4.0), (6, -2.0), (9, -1.0)))
-    assert made.likelihood_after(0) == pytest.approx(-6.0)
-    assert made.likelihood_after(3) == pytest.approx(-2.0)
-    assert made.likelihood_after(7) == pytest.approx(-1.0)
+    made = Made(Fitted("\nab cd\nef"), marks=((0, -4.0), (3, -2.0), (6, -1.0), (7, -0.5)))
+    assert made.likelihood_after(0) == pytest.approx(-7.0)  # The line's end is a part of it.
+    assert made.likelihood_after(3) == pytest.approx(-3.0)
+    assert made.likelihood_after(7) == pytest.approx(-0.5)
     assert math.isclose(Made(Fitted("ab")).likelihood_after(0), 0.0)
 
 
