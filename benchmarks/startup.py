@@ -33,8 +33,16 @@ def timed(*command: str | Path, environment: dict[str, str]) -> float:
     return time.perf_counter() - began
 
 
+def megabytes_of(process: int) -> float:
+    """What a process and its children take up, pages that they share with others in part."""
+    rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+    kilobytes = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return kilobytes / 1024 + sum(megabytes_of(int(child)) for child in children)
+
+
 def first_answer(environment: dict[str, str], folder: Path) -> tuple[float, float]:
-    """Seconds until `umbrella-lsp` answers ``initialize``, and its resident megabytes a second later."""
+    """Seconds until `umbrella-lsp` answers ``initialize``, and its megabytes with a document open."""
     parameters: dict[str, object] = {"processId": None, "rootUri": folder.as_uri(), "capabilities": {}}
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": parameters}).encode()
     began = time.perf_counter()
@@ -53,14 +61,18 @@ def first_answer(environment: dict[str, str], folder: Path) -> tuple[float, floa
     seconds = time.perf_counter() - began
     while header.strip():
         header = server.stdout.readline()
-    body = b'{"jsonrpc": "2.0", "method": "initialized", "params": {}}'
-    server.stdin.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+    file = folder / "account.py"
+    document = {"uri": file.as_uri(), "languageId": "python", "version": 1, "text": CODE}
+    notices: dict[str, object] = {"initialized": {}, "textDocument/didOpen": {"textDocument": document}}
+    for method, params in notices.items():
+        body = json.dumps({"jsonrpc": "2.0", "method": method, "params": params}).encode()
+        server.stdin.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
     server.stdin.flush()
-    time.sleep(3.0)  # until it has imported what it defers
-    pages = int(Path(f"/proc/{server.pid}/statm").read_text().split()[1])
+    time.sleep(4.0)  # until it has imported what it defers, and its children have started
+    megabytes = megabytes_of(server.pid)
     server.stdin.close()
     server.wait(timeout=30)
-    return seconds, pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return seconds, megabytes
 
 
 def main() -> None:
@@ -90,7 +102,7 @@ def main() -> None:
             "cold_command_s": spread(cold, 2),
             "second_command_s": spread(second, 2),
             "initialize_s": spread(answers, 2),
-            "server_rss_mb": spread(megabytes),
+            "server_mb": spread(megabytes),
         },
     )
 

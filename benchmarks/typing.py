@@ -40,6 +40,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.foresight import texts_to_come
+from benchmarks.indexing import make_workspace
 from benchmarks.oracle import Oracle
 from benchmarks.oracle_engine import EngineCounts, OracleEngine, Pace, serving
 from benchmarks.recordings import Recording, RecordingError, padded, read_recording
@@ -163,9 +164,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--client", choices=("vscode", "neovim"), default="vscode", help="(%(default)s)")
     parser.add_argument("--language", default="", metavar="ID", help="an editor's name; guessed without")
     parser.add_argument("--pad", type=int, default=0, metavar="LINES", help="of the same kind to put around")
+    parser.add_argument(
+        "--files", type=int, default=0, metavar="N", help="of the workspace, read while it is typed"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of what an oracle gets wrong")
     options = parser.parse_args(arguments)
-    for name, lowest in (("keys", 1), ("speed", 0), ("pass_ms", 0), ("draft_ms", 0), ("pad", 0)):
+    limits = {"keys": 1, "speed": 0, "pass_ms": 0, "draft_ms": 0, "pad": 0, "files": 0}
+    for name, lowest in limits.items():
         if not lowest <= getattr(options, name) < float("inf"):
             parser.error(f"--{name.replace('_', '-')} must be at least {lowest}")
     return options
@@ -199,6 +204,7 @@ def measure(recordings: Sequence[Recording], options: argparse.Namespace, folder
             task = progress.add_task(recording.name, total=min(options.keys, len(recording.transactions)))
             workspace = folder / f"work{number}"
             workspace.mkdir()
+            make_workspace(workspace / "source", options.files)
             tallied, cost = typing.replay(
                 recording, engine, workspace, lambda task=task: progress.advance(task)
             )
@@ -219,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "speed": options.speed,
         "client": options.client,
         "padded_lines": options.pad,
+        "workspace_files": options.files,
         "seed": options.seed,
     }
     try:
