@@ -141,8 +141,7 @@ class Activity:
     def configure(self, is_excluded: Callable[[str], bool]) -> None:
         """Exclude other files from now on, those known already included."""
         self._is_excluded = is_excluded
-        for uri in [uri for uri, document in self._documents.items() if is_excluded(document.path)]:
-            self.closed(uri)
+        self._forget_excluded()
 
     def opened(self, document: Document) -> None:
         """A document was opened, or is shown again."""
@@ -184,12 +183,17 @@ class Activity:
 
     def recent(self, uri: str) -> Recent:
         """What is known now, for a prompt about document `uri`."""
+        self._forget_excluded()  # The workspace's rules are read in the background, and may change.
         return Recent(
             documents=tuple(reversed(self._documents.values())),
             edits=self._edits.of(self._documents),
             views=self._views.of(self._documents),
             elsewhere=max((at for other, at in self._changed.items() if other != uri), default=0),
         )
+
+    def _forget_excluded(self) -> None:
+        for uri in [uri for uri, known in self._documents.items() if self._is_excluded(known.path)]:
+            self.closed(uri)
 
     def _take(self, document: Document) -> bool:
         """Keep a document's latest version, unless prompts must not know of it."""

@@ -22,6 +22,8 @@ import signal
 import struct
 import sys
 import threading
+from asyncio.subprocess import SubprocessStreamProtocol
+from contextlib import suppress
 from types import TracebackType
 from typing import BinaryIO, TypeVar
 
@@ -29,7 +31,10 @@ import msgspec
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 """No message comes near it: a longer one is a pipe that somebody else wrote to."""
+DYING_S = 1.0
+"""What a process that is killed may take to end."""
 
+_BUFFER_BYTES = 64 * 1024
 _LENGTH = struct.Struct(">I")
 _PR_SET_PDEATHSIG = 1
 _T = TypeVar("_T")
@@ -47,20 +52,28 @@ def _frame(message: object) -> bytes:
 class Child:
     """A running child, seen from the server. Used from one event loop."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, transport: asyncio.SubprocessTransport) -> None:
         self._process = process
+        self._transport = transport
 
     @staticmethod
     async def start(module: str, *arguments: str) -> Child:
         """Run `module` by this interpreter. Raises `ChildGone` where no process can be had."""
         # -P: the working directory is the user's workspace, where a file may be called like a library.
         command = (sys.executable, "-P", "-m", module, *arguments)
-        pipe = asyncio.subprocess.PIPE
+        pipe, loop = asyncio.subprocess.PIPE, asyncio.get_running_loop()
         try:
-            process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+            # What `create_subprocess_exec` does, which keeps the transport, and so the pipes, to itself.
+            transport, protocol = await loop.subprocess_exec(
+                lambda: SubprocessStreamProtocol(_BUFFER_BYTES, loop),
+                *command,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=None,
+            )
         except OSError as error:
             raise ChildGone(f"no process for {module}: {type(error).__name__}") from error
-        return Child(process)
+        return Child(asyncio.subprocess.Process(transport, protocol, loop), transport)
 
     @property
     def pid(self) -> int:
@@ -94,18 +107,23 @@ class Child:
             self._process.kill()
 
     async def aclose(self, *, patience_s: float = 1.0) -> None:
-        """Ask it to end, kill it if it does not, and wait for that.
+        """Ask it to end, kill it if it does not do so in time, and wait for that.
 
-        A process that hangs in the kernel, as in a dead network mount, cannot be killed and is left behind.
+        A process that hangs in the kernel, as in a dead network mount, cannot be killed. It is left behind,
+        and who receives from it is told that it is gone all the same.
         """
         assert self._process.stdin is not None
+        if self._transport.is_closing():  # An earlier call, or it has ended and all it said was read.
+            return
         self._process.stdin.close()
-        for _ in range(2):
-            try:
-                await asyncio.wait_for(self._process.wait(), patience_s)
-                return
-            except TimeoutError:
-                self.kill()
+        for seconds in (patience_s, DYING_S):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), seconds)
+            self.kill()
+        if self._process.stdin.transport.get_write_buffer_size():
+            self._process.stdin.transport.abort()  # Or it would stay open for what nobody will read.
+        self._transport.close()
+        await asyncio.sleep(0)  # Only then are its pipes closed.
 
 
 class Parent:

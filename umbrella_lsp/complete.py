@@ -137,7 +137,7 @@ async def _complete(document: Document, offset: int, config: Path | None, specul
     folder = Path(document.path).parent
     roots = (project_of(folder),)
     link, syntax, index = EngineLink(find), SyntaxClient(), SymbolIndex()
-    workspace = Workspace(index)
+    workspace = Workspace(index, in_background=False)
     session = digest(SESSION)
     completer = Completer(
         link,
@@ -260,7 +260,10 @@ def _run(options: argparse.Namespace) -> int:
         return _print_stats(json_wanted=options.json)
     place = parse_place(options.place)
     text = read_text(place.file)
-    document = Document.of(place.file.resolve().as_uri(), text, language_of(place.file.name))
+    named = place.file.absolute()
+    # A link is as secret as its name or its target.
+    path = named if is_secret(str(named)) else named.resolve()
+    document = Document.of(path.as_uri(), text, language_of(place.file.name))
     offset = offset_of(document, place)
     outcome = asyncio.run(_complete(document, offset, options.config, not options.no_speculation))
     if options.json:

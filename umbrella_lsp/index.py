@@ -63,12 +63,16 @@ def pack(symbols: Sequence[Symbol]) -> Packed:
 _decoder = msgspec.msgpack.Decoder(tuple[str, str, list[_Row]])
 
 
-def unpack(packed: Packed) -> tuple[Symbol, ...]:
-    """What `pack` was given."""
+def unpack(packed: Packed, wanted: str = "") -> tuple[Symbol, ...]:
+    """What `pack` was given, or those of one name."""
     if not packed.size:
         return ()
     path, language, rows = _decoder.decode(zlib.decompress(packed.data))
-    return tuple(Symbol(name, kind, path, language, line, text) for name, kind, line, text in rows)
+    return tuple(
+        Symbol(name, kind, path, language, line, text)
+        for name, kind, line, text in rows
+        if not wanted or name == wanted
+    )
 
 
 class SymbolIndex:
@@ -129,8 +133,7 @@ class SymbolIndex:
         found = self._found.get(name)
         if found is None:
             files = self._by_name.get(name, ())[:MAX_FOUND_FILES]
-            offered = (symbol for file in files for symbol in unpack(self._files[file]))
-            found = tuple(symbol for symbol in offered if symbol.name == name)
+            found = tuple(symbol for file in files for symbol in unpack(self._files[file], name))
             if found:
                 if len(self._found) >= MAX_REMEMBERED:
                     self._found.clear()

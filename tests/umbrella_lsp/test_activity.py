@@ -91,6 +91,16 @@ def test_what_becomes_excluded_is_forgotten_with_all_its_ranges() -> None:
     assert (recent.documents, recent.edits, recent.views) == ((), (), ())
 
 
+def test_what_turns_out_to_be_excluded_while_it_is_open_is_forgotten_too() -> None:
+    excluded = set[str]()
+    activity, document = Activity(lambda path: path in excluded), a_document("plans.py", "x")
+    activity.viewed(typed(activity, document, 0, 0, "y"), 1)
+    assert activity.recent("").documents
+    excluded.add(document.path)
+    recent = activity.recent("")
+    assert (recent.documents, recent.edits, recent.views) == ((), (), ())
+
+
 def test_what_is_closed_is_forgotten_and_the_rest_is_bounded() -> None:
     activity = Activity()
     documents = [a_document(f"{number}.py", numbered(20)) for number in range(3 * MAX_DOCUMENTS)]

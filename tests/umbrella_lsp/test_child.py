@@ -41,6 +41,28 @@ async def main():
 asyncio.run(main())
 """
 
+HELPLESS = """
+import asyncio, subprocess
+from umbrella_lsp import child
+
+async def main():
+    hanging = await child.Child.start("a_child")
+    await hanging.send({"hang": True})
+    await hanging.receive(int)
+    # As in the middle of what a dead network mount is asked.
+    subprocess.Popen.send_signal = lambda *_: None
+    child.DYING_S = 0.01
+    sending = asyncio.create_task(hanging.send({"long": "x" * 1_000_000}))
+    receiving = asyncio.create_task(hanging.receive(int))
+    await asyncio.sleep(0)
+    for _ in range(2):
+        await hanging.aclose(patience_s=0.01)
+    await asyncio.wait([sending, receiving])
+    print(type(receiving.exception()).__name__)
+
+asyncio.run(main())
+"""
+
 
 @pytest.fixture(autouse=True)
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +118,12 @@ def test_a_child_that_hangs_is_killed() -> None:
 
     with pytest.raises(ProcessLookupError):
         os.kill(asyncio.run(run()), 0)
+
+
+def test_a_child_that_cannot_be_killed_is_left_behind_and_nobody_waits_for_it() -> None:
+    with subprocess.Popen([sys.executable, "-c", HELPLESS], stdout=-1, stderr=-1, text=True) as server:
+        told, complaints = server.communicate(timeout=60)
+    assert (told, complaints) == ("ChildGone\n", "a library's own words\n")
 
 
 def test_what_is_no_module_is_gone_at_once() -> None:

@@ -162,8 +162,12 @@ def test_a_file_of_secrets_is_not_shown_to_the_model(
     engine: Script, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (work / ".env").write_text("KEY=")
-    assert main([".env:1"]) == 1
-    assert "secrets" in capsys.readouterr().err
+    (work / "a.py").symlink_to(".env")
+    (work / "key.txt").write_text("KEY=")
+    (work / "server.pem").symlink_to("key.txt")
+    for name in (".env", "a.py", "server.pem"):
+        assert main([f"{name}:1"]) == 1
+        assert "secrets" in capsys.readouterr().err
     assert engine.asked.empty()
 
 

@@ -22,6 +22,19 @@ from umbrella_lsp.exclude import is_foreign, is_secret
         ".npmrc",
         "terraform.tfvars",
         "secrets.py",
+        "prod.tfvars.json",
+        "terraform.tfstate.backup",
+        "server.key~",
+        "server.pem.git",
+        "k8s/my-secret.yaml",
+        "serviceAccountKey.json",
+        "client_secret_1.json",
+        "db-passwords.txt",
+        ".psql_history",
+        "/home/me/.docker/config.json",
+        "/home/me/.config/gcloud/access_tokens.db",
+        "/run/secrets/db",
+        "C:\\Users\\me\\.aws\\config",
     ],
 )
 def test_files_that_hold_secrets_are_known_by_name(path: str) -> None:
@@ -29,15 +42,36 @@ def test_files_that_hold_secrets_are_known_by_name(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/a/environment.py", "keyboard.py", "/home/me/env/main.py", "test_credentials.py", "Untitled-1"]
+    "path",
+    [
+        "/a/environment.py",
+        "keyboard.py",
+        "/home/me/env/main.py",
+        "test_credentials.py",
+        "Untitled-1",
+        "secret_santa.py",
+        "password.ts",
+        "tokenizer.json",
+        "design-tokens.json",
+        "docker/config.json",
+        "package.json.bak",
+        "main.py.git",
+    ],
 )
 def test_other_files_are_no_secrets(path: str) -> None:
     assert not is_secret(path)
 
 
 def test_the_users_patterns_add_to_what_is_known() -> None:
-    patterns = ("*.Private", "deploy/*", "/etc/app/**")
-    for path in ("/a/b.private", "/a/deploy/main.py", "deploy/main.py", "/etc/app/x/y.py"):
+    patterns = ("*.Private", "deploy/*", "/etc/app/**", "*.bak")
+    for path in (
+        "/a/b.private",
+        "/a/b.private.orig",
+        "/a/b.py.bak",
+        "/a/deploy/main.py",
+        "deploy/main.py",
+        "/etc/app/x/y.py",
+    ):
         assert is_secret(path, patterns), path
     for path in ("/a/private.py", "/a/redeploy/main.py", "/a/main.py"):
         assert not is_secret(path, patterns), path

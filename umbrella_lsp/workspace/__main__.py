@@ -1,19 +1,20 @@
-"""The process that reads the workspace: messages in, messages out, and everything else has precedence."""
+"""The process that reads the workspace: messages in, messages out."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 
 from umbrella_lsp.child import Parent
 from umbrella_lsp.syntax.tree import Outline, outline
 from umbrella_lsp.workspace.disk import Disk
 from umbrella_lsp.workspace.indexing import Indexer
 from umbrella_lsp.workspace.messages import (
+    IN_BACKGROUND,
     ChildMessage,
     Configure,
     Look,
@@ -23,8 +24,6 @@ from umbrella_lsp.workspace.messages import (
     ToChild,
     ToServer,
 )
-from umbrella_lsp.workspace.pushing import Pusher
-from umbrella_lsp.workspace.reading import read_source
 
 
 def main(outline: Callable[[str, str], Outline] = outline) -> None:
@@ -34,7 +33,7 @@ def main(outline: Callable[[str, str], Outline] = outline) -> None:
 
 
 def give_way() -> None:
-    """Let others run first, on processors and, as it follows from this, on disks.
+    """Let everybody else run first, on processors and, as it follows from this, on disks.
 
     Not `SCHED_IDLE`: on a machine that is busy for long, that is never to run, nor even to end.
     """
@@ -48,16 +47,14 @@ async def _serve(parent: Parent, outline: Callable[[str, str], Outline]) -> None
     def send(message: ChildMessage) -> None:
         parent.send(ToServer(message))
 
-    disk = Disk(send)
-    pusher = Pusher(lambda path: disk.do(path, partial(read_source, path)))
-    indexer = Indexer(send, disk, pusher, outline)
+    indexer = Indexer(send, Disk(send), outline)
 
     def take(message: ServerMessage) -> None:
         match message:
             case Configure():
                 indexer.configure(message)
             case Reached():
-                pusher.reached(message)
+                indexer.pusher.reached(message)
             case Look() | Shown():
                 indexer.take(message)
 
@@ -68,10 +65,11 @@ async def _serve(parent: Parent, outline: Callable[[str, str], Outline]) -> None
 
     threading.Thread(target=listen, args=(asyncio.get_running_loop(),), daemon=True).start()
     async with asyncio.TaskGroup() as tasks:
-        for work in (indexer.run(), indexer.run_errands(), pusher.run()):
+        for work in (indexer.run(), indexer.run_errands(), indexer.await_roots(), indexer.pusher.run()):
             tasks.create_task(work)
 
 
 if __name__ == "__main__":
-    give_way()
+    if IN_BACKGROUND in sys.argv:
+        give_way()
     main()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from umbrella_lsp.exclude import is_secret
 from umbrella_lsp.index import Packed, SymbolIndex
 from umbrella_lsp.settings import Settings
 from umbrella_lsp.workspace.messages import (
+    IN_BACKGROUND,
     At,
     ChildMessage,
     Configure,
@@ -48,6 +50,8 @@ HANG_S = 10.0
 """A process that is at something and says nothing for so long hangs."""
 TICK_S = 1.0
 MAX_RESTARTS = 20
+ENOUGH = 2
+"""So often may a process crash at a file or a directory: once may have had other reasons, such as memory."""
 MAX_SHOWN_CHARS = 200_000
 """Open documents that are longer have no symbols, as files have none."""
 SHOW_EVERY_S = 1.0
@@ -83,12 +87,20 @@ class Workspace:
     """One client's workspace folders, read in the background. Used from one event loop."""
 
     def __init__(
-        self, index: SymbolIndex, progress: Callable[[Progress], None] | None = None, *, module: str = MODULE
+        self,
+        index: SymbolIndex,
+        progress: Callable[[Progress], None] | None = None,
+        *,
+        in_background: bool = True,
+        module: str = MODULE,
     ) -> None:
-        """`index` is written from here alone; `module` is what runs as the process."""
+        """`index` is written from here alone; `module` is what runs as the process.
+
+        Unless `in_background`, somebody waits for what is read, and it is read as fast as it can be.
+        """
         self._index = index
         self._progress = progress
-        self._module = module
+        self._command = (module, IN_BACKGROUND) if in_background else (module,)
         self._wanted = Configure((), "", 0, (), "", {}, ())
         self._files = dict[str, int]()
         """Those that have been read, and their stamps."""
@@ -96,8 +108,8 @@ class Workspace:
         """By path or, where they are no files, by URI. What they say goes over what the disk says."""
         self._excluded = set[str]()
         """Of those, the ones that the workspace's rules leave out."""
-        self._skipped = dict[str, None]()
-        """What a process has crashed or hung at."""
+        self._failures = Counter[str]()
+        """How often a process has ended at a file or a directory; `ENOUGH` is as often as it may."""
         self._running: asyncio.Task[None] | None = None
         self._tasks = set[asyncio.Task[None]]()
         self._noted = set[str]()
@@ -136,6 +148,10 @@ class Workspace:
         )
         if wanted == self._wanted:
             return
+        if wanted.secret_files != self._wanted.secret_files:
+            for name in (*self._files, *self._open):
+                if is_secret(name, wanted.secret_files):
+                    self._index.remove(name)
         self._wanted = wanted
         self._noted.clear()
         if not wanted.roots:
@@ -211,25 +227,31 @@ class Workspace:
         for restarts in range(1 + MAX_RESTARTS):
             self._brief()
             with suppress(ChildGone):
-                await self._attend(await Child.start(self._module))
+                await self._attend(await Child.start(*self._command))
             if self._at:
-                self._skipped[self._at] = None
+                self._failures[self._at] += 1
             _log.warning(
                 "the process that reads the workspace has ended, for the %d. time; "
                 "%d files or folders at which it did so are left out",
                 restarts + 1,
-                len(self._skipped),
+                len(self._skipped()),
             )
         _log.warning("the workspace is read no further; restart the server to try once more")
         self._finish()
+
+    def _skipped(self) -> tuple[str, ...]:
+        return tuple(path for path, failures in self._failures.items() if failures >= ENOUGH)
 
     def _brief(self) -> None:
         """A new process has to be told everything."""
         self._at = ""
         self._configure, self._reached = self._wanted, self._endpoint
+        self._show_all()
+        self._news.set()
+
+    def _show_all(self) -> None:
         for document in self._open.values():
             self.shown(document)
-        self._news.set()
 
     async def _attend(self, child: Child) -> None:
         """Exchange messages with a process until it ends. Raises `ChildGone`."""
@@ -266,7 +288,7 @@ class Workspace:
         paths = tuple(self._to_look_at)
         self._to_look_at.clear()
         if configure:
-            yield msgspec.structs.replace(configure, known=self._files, skipped=tuple(self._skipped))
+            yield msgspec.structs.replace(configure, known=self._files, skipped=self._skipped())
         if reached:
             yield reached
         yield from map(Look, paths)
@@ -279,7 +301,9 @@ class Workspace:
                 # It runs when nobody else wants to: on a busy machine that takes its time.
                 if silent_s - (_waited_s(child.pid) - waited_s) >= HANG_S:
                     _log.warning("the process that reads the workspace hangs and is ended")
+                    self._failures[self._at] = ENOUGH
                     child.kill()
+                    await child.aclose()  # Even if it cannot be killed: nobody listens to it from now on.
                     return
                 # Not the clock: while this process itself was held up, nothing could be heard.
                 await asyncio.sleep(TICK_S)
@@ -307,11 +331,14 @@ class Workspace:
                 if path not in self._open:
                     self._index.remove(path)
             case Settled():
+                self._show_all()  # What is left out may have changed.
                 self._finish()
             case Noted(what):
                 self._note(what)
 
     def _store(self, name: str, symbols: Packed) -> None:
+        if is_secret(name, self._wanted.secret_files):  # Since a moment ago.
+            return
         if not self._index.update(name, symbols):
             self._note("full")
 

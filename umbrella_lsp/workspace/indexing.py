@@ -36,10 +36,14 @@ from umbrella_lsp.workspace.messages import (
 from umbrella_lsp.workspace.pushing import Pusher
 from umbrella_lsp.workspace.reading import MAX_FILE_BYTES, is_source, read_source, stamp_of
 from umbrella_lsp.workspace.symbols import symbols_of
-from umbrella_lsp.workspace.walk import Walk, is_too_broad, is_walked, rules_in
+from umbrella_lsp.workspace.walk import Walk, is_listable, is_too_broad, is_walked, rules_in
 
 PAUSE_S = 1.0
 """Between two passes over the workspace: what makes directories makes many."""
+MANY_CHANGES = 1_000
+"""After so many at once there is a pass: the system may have dropped others, and does not say so here."""
+LOOK_OUT_S = 5.0
+"""Between two looks at where a workspace folder is not, or not yet."""
 
 
 class Indexer:
@@ -49,12 +53,11 @@ class Indexer:
         self,
         send: Callable[[ChildMessage], None],
         disk: Disk,
-        pusher: Pusher,
         outline: Callable[[str, str], Outline],
     ) -> None:
         self._send = send
         self._disk = disk
-        self._pusher = pusher
+        self.pusher = Pusher(self.text_of)
         self._outline = outline
         self._options = Configure((), "", 0, (), "", {}, ())
         self._known = dict[str, int]()
@@ -101,10 +104,24 @@ class Indexer:
                     if path not in self._options.skipped:
                         await self._disk.tell(path, partial(self._outlined, shown))
 
+    async def await_roots(self) -> None:
+        """Call for a pass whenever a workspace folder has come that the last one missed, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_OUT_S)
+            for root in self._walked.missing:
+                if await self._disk.do(root, partial(is_listable, root)):
+                    self._again.set()
+
+    async def text_of(self, path: str) -> str | None:
+        """What a file says; None if it is gone, or none of those that count any more."""
+        if path not in self._known or not is_source(path, self._options.secret_files):
+            return None
+        return await self._disk.do(path, partial(read_source, path))
+
     async def _pass(self) -> None:
         """Look at every directory, read what is new or has changed, and forget what is no more."""
         options = self._options
-        self._pusher.configure(options.key, self._known)
+        self.pusher.configure(options.key, self._known)
         self._present.clear()
         walk = Walk(options, await self._roots(options))
         while (directory := walk.next()) is not None:
@@ -165,6 +182,8 @@ class Indexer:
                 async for batch in changes:
                     for kind, path in sorted(batch):
                         await self._look_at(path, is_deleted=kind == Change.deleted)
+                    if len(batch) >= MANY_CHANGES:
+                        self._again.set()
         except FileNotFoundError:  # A directory has gone between being listed and being watched.
             self._again.set()
         except (OSError, RuntimeError):
@@ -215,13 +234,13 @@ class Indexer:
         await self._disk.tell(path, partial(self._indexed, path, stamp))
         self._known[path] = stamp
         self._present.add(path)
-        self._pusher.touched(path)
+        self.pusher.touched(path)
 
     def _forget(self, path: str) -> None:
         self._known.pop(path, None)
         self._present.discard(path)
         self._send(Gone(path))
-        self._pusher.touched(path)
+        self.pusher.touched(path)
 
     def _indexed(self, path: str, stamp: int) -> Indexed:
         """What a file defines."""

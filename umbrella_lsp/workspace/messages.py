@@ -11,6 +11,9 @@ from umbrella_lsp.index import Packed
 WATCHES = "watches"
 """What `At` says while the system is asked for watches. No path: those are absolute."""
 
+IN_BACKGROUND = "--in-background"
+"""The process is told at its start that nobody waits for it."""
+
 
 class Configure(msgspec.Struct, tag=True, frozen=True):
     """What to read from now on."""

@@ -62,6 +62,11 @@ class Walk:
         self.is_cut_short = False
         """There is more than is looked at."""
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Folders that were to be gone through and could not be listed."""
+        return () if self.is_cut_short else tuple(r for r in self._roots if r not in self.directories)
+
     def next(self) -> str | None:
         """The directory to `list` next; None at the end."""
         while True:
@@ -125,8 +130,11 @@ def is_walked(directory: str, rules: Rules) -> bool:
 
 
 def rules_in(directory: str, roots: tuple[str, ...]) -> Rules | None:
-    """The rules in a directory under a workspace folder; None if it is under none, or left out."""
-    root = next((root for root in roots if Path(directory).is_relative_to(root)), None)
+    """The rules in a directory under a workspace folder; None if it is under none, or left out.
+
+    Of folders inside each other the innermost one counts: its user has opened it, whatever is around it.
+    """
+    root = max((root for root in roots if Path(directory).is_relative_to(root)), key=len, default=None)
     if root is None:
         return None
     rules = Rules.around(Path(root)).within(Path(root))
@@ -136,6 +144,15 @@ def rules_in(directory: str, roots: tuple[str, ...]) -> Rules | None:
                 return None
             rules = rules.within(step)
     return rules
+
+
+def is_listable(directory: str) -> bool:
+    """Whether a directory is there and lets itself be listed."""
+    try:
+        with os.scandir(directory):
+            return True
+    except OSError:
+        return False
 
 
 def is_too_broad(root: str) -> bool:

@@ -36,8 +36,8 @@ def children(monkeypatch: pytest.MonkeyPatch) -> list[Child]:
     monkeypatch.setattr("umbrella_lsp.workspace.client.TICK_S", 0.01)
     started, start = list[Child](), Child.start
 
-    async def noted(module: str) -> Child:
-        started.append(await start(module))
+    async def noted(*command: str) -> Child:
+        started.append(await start(*command))
         return started[-1]
 
     monkeypatch.setattr(Child, "start", noted)
@@ -118,6 +118,30 @@ def test_an_open_document_goes_over_its_file_until_it_is_closed(tmp_path: Path) 
     asyncio.run(scenario())
 
 
+def test_what_becomes_secret_or_ignored_is_forgotten_whether_it_is_open_or_not(tmp_path: Path) -> None:
+    for name in ("closed_plans", "plans", "draft"):
+        write(tmp_path / f"{name}.py", f"def {name}(): pass\n")
+
+    async def scenario() -> None:
+        async with a_workspace(tmp_path) as (workspace, index, _):
+            for name in ("plans", "draft"):
+                file = tmp_path / f"{name}.py"
+                workspace.shown(Document.of(file.as_uri(), f"def open_{name}(): pass\n", "python"))
+            await until(lambda: index.lookup("open_plans") and index.lookup("open_draft"))
+            workspace.configure((tmp_path,), Settings(secret_files=("*plans.py",)), "key")
+            assert not index.lookup("open_plans")
+            assert not index.lookup("closed_plans")
+            await workspace.settled()
+            write(tmp_path / ".gitignore", "draft.py\n")
+            await until(lambda: workspace.is_excluded(str(tmp_path / "draft.py")))
+            assert index.size == 0
+            (tmp_path / ".gitignore").unlink()
+            await until(lambda: index.lookup("open_draft"))
+            assert not workspace.is_excluded(str(tmp_path / "draft.py"))
+
+    asyncio.run(scenario())
+
+
 def test_a_process_that_is_killed_is_replaced_and_what_was_known_stays(
     tmp_path: Path, children: list[Child], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -150,10 +174,10 @@ def test_a_file_that_crashes_the_parser_or_hangs_it_is_left_out_and_the_rest_is_
             assert [number for number in range(5) if index.lookup(f"f{number}")] == [0, 2, 4]
             assert [report.state for report in progress].count("end") == 1
             workspace.shown(Document.of((tmp_path / "0.py").as_uri(), "def CRASH(): pass\n", "python"))
-            await until(lambda: len(children) == 4)
+            await until(lambda: len(children) == 6)
             write(tmp_path / "5.py", "def f5(): fine\n")
             await until(lambda: index.lookup("f5"))
-        assert len(children) == 4
+        assert len(children) == 6  # Two that crash at a file are enough, and one that hangs.
         assert "hangs" in caplog.text
         assert str(tmp_path) not in caplog.text
 

@@ -16,7 +16,7 @@ from tests.umbrella_lsp.waiting import until
 from tests.umbrella_lsp.workspace.files import write
 from umbrella_lsp.syntax.tree import outline
 from umbrella_lsp.workspace.disk import Disk
-from umbrella_lsp.workspace.indexing import Indexer
+from umbrella_lsp.workspace.indexing import MANY_CHANGES, Indexer
 from umbrella_lsp.workspace.messages import (
     WATCHES,
     At,
@@ -30,7 +30,6 @@ from umbrella_lsp.workspace.messages import (
     Settled,
     Shown,
 )
-from umbrella_lsp.workspace.pushing import Pusher
 
 
 @pytest.fixture(autouse=True)
@@ -49,11 +48,7 @@ class Told:
         self.notes: list[str] = []
         self.settled = 0
         self.at = ""
-        pusher = Pusher(self._no_text)
-        self.indexer = Indexer(self.take, Disk(self.take), pusher, outline)
-
-    async def _no_text(self, _path: str) -> None:
-        return None
+        self.indexer = Indexer(self.take, Disk(self.take), outline)
 
     def take(self, message: ChildMessage) -> None:
         match message:
@@ -88,7 +83,9 @@ async def told_of(*roots: Path, skipped: tuple[str, ...] = ()) -> AsyncGenerator
     """What is told of these folders, once all of it has been read and changes are followed."""
     told = Told()
     told.configure(*roots, skipped=skipped)
-    running = [asyncio.create_task(work) for work in (told.indexer.run(), told.indexer.run_errands())]
+    indexer = told.indexer
+    works = indexer.run(), indexer.run_errands(), indexer.await_roots()
+    running = [asyncio.create_task(work) for work in works]
     try:
         await until(lambda: told.settled >= 2 or (told.settled and told.notes))
         yield told
@@ -184,6 +181,39 @@ def test_what_the_server_knows_already_is_not_read_again(tmp_path: Path) -> None
     asyncio.run(scenario())
 
 
+def test_a_folder_that_goes_and_comes_back_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("umbrella_lsp.workspace.indexing.LOOK_OUT_S", 0.01)
+    write(tmp_path / "one" / "a.py", "def first(): pass\n")
+
+    async def scenario() -> None:
+        async with told_of(tmp_path / "one", tmp_path / "two") as told:
+            write(tmp_path / "two" / "b.py", "def second(): pass\n")
+            await until(lambda: told.all == {"first", "second"})
+            shutil.rmtree(tmp_path / "one")
+            await until(lambda: told.all == {"second"})
+            write(tmp_path / "one" / "a.py", "def third(): pass\n")
+            await until(lambda: told.all == {"second", "third"})
+
+    asyncio.run(scenario())
+
+
+def test_the_engine_is_given_only_what_counts_at_that_moment(tmp_path: Path) -> None:
+    kept, plans = (str(write(tmp_path / f"{n}.py", f"def {n}(): pass\n")) for n in ("kept", "plans"))
+
+    async def scenario() -> None:
+        async with told_of(tmp_path) as told:
+            assert await told.indexer.text_of(plans) == "def plans(): pass\n"
+            told.configure(tmp_path, secret_files=("plans*",))
+            assert await told.indexer.text_of(plans) is None  # Before the pass that forgets it.
+            write(tmp_path / ".gitignore", "kept.py\n")
+            await until(lambda: told.all == set())
+            assert await told.indexer.text_of(kept) is None
+
+    asyncio.run(scenario())
+
+
 def test_an_open_document_defines_what_it_says_unless_it_is_left_out(tmp_path: Path) -> None:
     write(tmp_path / "work" / ".gitignore", "out/\n")
     inside, out, outside = (str(tmp_path / name) for name in ("work/a.py", "work/out/b.py", "c.py"))
@@ -232,6 +262,29 @@ def refuse(error: Exception) -> Callable[..., object]:
         yield set()
 
     return awatch
+
+
+def test_after_so_many_changes_at_once_that_some_may_be_lost_everything_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "a.py", "def first(): pass\n")
+    flood = asyncio.Event()
+
+    async def awatch(*_directories: str, stop_event: asyncio.Event, **_options: object) -> Any:
+        await flood.wait()
+        flood.clear()
+        yield {(watchfiles.Change.modified, f"/{number}.py") for number in range(MANY_CHANGES)}
+        await stop_event.wait()
+
+    monkeypatch.setattr(watchfiles, "awatch", awatch)
+
+    async def scenario() -> None:
+        async with told_of(tmp_path) as told:
+            write(file, "def second_one(): pass\n")
+            flood.set()
+            await until(lambda: told.all == {"second_one"})
+
+    asyncio.run(scenario())
 
 
 def test_without_watches_what_was_read_stays_and_saved_files_are_followed(

@@ -62,6 +62,8 @@ def test_what_is_near_but_ignored_stays_so(tmp_path: Path) -> None:
     write(tmp_path / ".gitignore", "out/\n")
     write(tmp_path / "out" / "deep" / "a.py", "x = 1\n")
     assert found_by(a_walk(tmp_path, near=tmp_path / "out" / "deep")) == []
+    # Unless that is a folder of its own.
+    assert names(tmp_path, found_by(a_walk(tmp_path, tmp_path / "out"))) == ["out/deep/a.py"]
 
 
 def test_several_folders_are_gone_through_once_each_even_inside_each_other(tmp_path: Path) -> None:
