@@ -11,6 +11,8 @@ from itertools import pairwise
 from statistics import fmean
 
 from benchmarks.cursors import Cursor
+from tree_sitter import Parser
+
 from umbrella_lsp.syntax.grammar import load
 from umbrella_lsp.syntax.languages import GRAMMARS
 
@@ -47,7 +49,7 @@ def parses(text: str, language: str = "python") -> bool:
         grammar = GRAMMARS.get(language)
         return (
             grammar is not None
-            and not load(grammar).parser.parse(text.encode("utf-8", "replace")).root_node.has_error
+            and not Parser(load(grammar).language).parse(text.encode("utf-8", "replace")).root_node.has_error
         )
     try:
         with warnings.catch_warnings():

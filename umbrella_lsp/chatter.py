@@ -17,7 +17,7 @@ _SPECIAL = re.compile(
     r"|<(?:end|start)_of_turn>|<file_sep>|<\|"  # Gemma; a token that was cut short
 )
 _FENCE = re.compile(r"```|^[ \t]*~~~", re.MULTILINE)
-_TEXT = frozenset(["", "plaintext", "markdown", "restructuredtext", "latex", "asciidoc", "git-commit"])
+PROSE = frozenset(["", "plaintext", "markdown", "restructuredtext", "latex", "asciidoc", "git-commit"])
 """Languages in which prose and fences are what is wanted."""
 _MARKUP = frozenset(
     ["html", "xml", "javascriptreact", "typescriptreact", "vue", "svelte", "php", "astro", "handlebars"]
@@ -64,7 +64,7 @@ def code_span(text: str, *, language: str, within: str, document: str) -> tuple[
     """
     found = (match for match in _SPECIAL.finditer(text) if match.group() not in document)
     start, end = 0, next((match.start() for match in found), len(text))
-    if language in _TEXT:
+    if language in PROSE:
         return start, end
     fences = [
         match.start()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 from engine import __version__
 
@@ -55,7 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging()
     from umbrella_lsp.server import UmbrellaServer
 
-    UmbrellaServer().start_io()
+    server = UmbrellaServer()
+    # `exit` ends the loop by SystemExit, whose code says no more than that nobody had said `shutdown`.
+    with suppress(SystemExit, KeyboardInterrupt, BrokenPipeError):
+        asyncio.run(server.serve())
+    server.shutdown()
     return 0
 
 

@@ -13,7 +13,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from umbrella_lsp.activity import Activity
@@ -24,7 +24,7 @@ from umbrella_lsp.generation import Engine, Generation, Syntax
 from umbrella_lsp.index import SymbolIndex
 from umbrella_lsp.memory import Anchor, Left, Memory, Tier
 from umbrella_lsp.ongoing import Ongoing, Shown
-from umbrella_lsp.outcome import Outcome, Reason, Selection, Source, Suggestion
+from umbrella_lsp.outcome import Answer, Asked, Outcome, Reason, Selection
 from umbrella_lsp.pace import Cadence, Speedometer, Worth, pause_ms
 from umbrella_lsp.settings import Settings
 from umbrella_lsp.stop import is_silent_here
@@ -35,43 +35,6 @@ NEXT_PAUSE_S = 0.15
 USUAL_CHARACTERS = 20
 """Of a suggestion of which nothing is known yet."""
 USUAL_RATE = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A request: a cursor, and how to see what becomes of its document meanwhile."""
-
-    document: Document
-    offset: int
-    invoked: bool
-    latest: Callable[[], Document | None]
-
-    @property
-    def has_moved_on(self) -> bool:
-        """Whether the document is not what it was."""
-        now = self.latest()
-        return now is None or now.content is not self.document.content
-
-    def now(self) -> tuple[Document, int]:
-        """The document as it is, and where the cursor is in it if all that has changed was typed there."""
-        document = self.latest()
-        if document is None or document.content is self.document.content:
-            return self.document, self.offset
-        return document, self.offset + len(document.content) - len(self.document.content)
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What was found for a request."""
-
-    reason: Reason
-    document: Document
-    offset: int
-    lefts: tuple[Left, ...] = ()
-    source: Source = "none"
-    generation: Generation | None = None
-    context_ms: float = 0.0
-    waited_ms: float = 0.0
 
 
 class Completer:
@@ -164,17 +127,15 @@ class Completer:
         if refusal:
             return Outcome(document, refusal)
         latest = latest or (lambda: document)
+        asked = Asked(document, offset, invoked, latest)
         if selection is None:
-            asked = _Asked(document, offset, invoked, latest)
             answer = await self._answer(asked)
             self._follow_up(answer)
-            return _outcome(answer, started)
+            return answer.outcome(_since(started))
         extended = document.replaced(selection.start, selection.end, selection.text)
         end = selection.start + len(selection.text)
-        answer = await self._answer(_Asked(extended, end, invoked, lambda: extended))
-        if _Asked(document, offset, invoked, latest).has_moved_on:
-            answer = replace(answer, reason="outdated", lefts=())
-        return _outcome(answer, started, document, selection)
+        still = Asked(extended, end, invoked, lambda: None if asked.has_moved_on else extended)
+        return (await self._answer(still)).outcome(_since(started), document, selection)
 
     def _refusal(self, document: Document) -> Reason | None:
         if not self.settings.enabled:
@@ -183,9 +144,12 @@ class Completer:
             return "secret"
         return "too large" if len(document.content) > MAX_DOCUMENT_CHARS else None
 
-    async def _answer(self, asked: _Asked) -> _Answer:
+    async def _answer(self, asked: Asked) -> Answer:
         """From memory, from a text that is on its way, or from a new one, whichever comes first."""
-        document, offset = asked.document, asked.offset
+        now = asked.now()
+        if now is None:
+            return Answer("outdated", asked.document, asked.offset)
+        asked, document, offset = now, now.document, now.offset
         ongoing = self._ongoing_of(document.uri)
         tier: Tier = "draft" if self.speed.asks_draft_first and not asked.invoked else "target"
         if not asked.invoked:
@@ -194,18 +158,20 @@ class Completer:
                 return known
             kept = ongoing.agreeing(tier, document, offset)
             if kept is not None:
-                answer = _Answer("nothing", document, offset, source="kept")
+                answer = Answer("nothing", document, offset, source="kept")
                 answer = await self._read(ongoing, kept, asked, answer)
                 if answer is not None:
                     return answer
         return await self._ask(ongoing, asked, tier)
 
-    async def _ask(self, ongoing: Ongoing, asked: _Asked, tier: Tier) -> _Answer:
+    async def _ask(self, ongoing: Ongoing, asked: Asked, tier: Tier) -> Answer:
         document, offset = asked.document, asked.offset
         started = time.perf_counter()
         has_accepted = ongoing.shown is not None and ongoing.shown.is_used_up(document, offset)
         place = await self._asker.place(document, offset, longer=asked.invoked or has_accepted)
-        answer = _Answer("inside a word", document, offset, context_ms=_since(started))
+        answer = Answer("inside a word", document, offset, context_ms=_since(started))
+        if not self._is_wanted(ongoing, asked):
+            return replace(answer, reason="outdated")
         if is_silent_here(place.context, asked.invoked):
             return answer
         if tier == "target" and not asked.invoked:
@@ -215,18 +181,28 @@ class Completer:
             began = time.perf_counter()
             await asyncio.sleep(pause / 1000)
             answer = replace(answer, waited_ms=_since(began))
+            if not self._is_wanted(ongoing, asked):
+                return replace(answer, reason="outdated")
         texts = self.settings.alternatives if asked.invoked else 1
         generation = ongoing.begin(tier, self._asker.generate(place, tier, texts=texts))
         answer = replace(answer, reason="nothing", source="new")
         return await self._read(ongoing, generation, asked, answer) or replace(answer, reason="outdated")
 
+    def _is_wanted(self, ongoing: Ongoing, asked: Asked) -> bool:
+        """Whether nothing has happened since that should be waited for, or that has closed the document."""
+        return not asked.has_moved_on and self._ongoing.get(asked.document.uri) is ongoing
+
     async def _read(
-        self, ongoing: Ongoing, generation: Generation, asked: _Asked, answer: _Answer
-    ) -> _Answer | None:
+        self, ongoing: Ongoing, generation: Generation, asked: Asked, answer: Answer
+    ) -> Answer | None:
         """`answer` with what `generation` brings for the cursor; None if it comes to say something else."""
         waited_ms = answer.waited_ms
         while True:
-            document, offset = asked.now()
+            now = asked.now()
+            if now is None:
+                ongoing.abandoned(generation)
+                return replace(answer, reason="outdated", waited_ms=waited_ms)
+            document, offset = now.document, now.offset
             lefts, is_unsure = self._choose(ongoing, document, offset, asked.invoked)
             if generation.over or (lefts and not asked.invoked):
                 break
@@ -245,7 +221,7 @@ class Completer:
         if generation.error is not None and not lefts:
             raise generation.error
         reason: Reason = "suggested" if lefts else "unsure" if is_unsure else answer.reason
-        if not lefts and asked.has_moved_on:
+        if not lefts and (asked.has_moved_on or not generation.entry.is_final):
             reason = "outdated"
         return replace(
             answer,
@@ -257,15 +233,15 @@ class Completer:
             waited_ms=waited_ms,
         )
 
-    def _known(self, ongoing: Ongoing, document: Document, offset: int) -> _Answer | None:
+    def _known(self, ongoing: Ongoing, document: Document, offset: int) -> Answer | None:
         """The answer, if it takes nothing but looking."""
         lefts, is_unsure = self._choose(ongoing, document, offset, invoked=False)
         if lefts:
-            return _Answer("suggested", document, offset, lefts, "cache")
+            return Answer("suggested", document, offset, lefts, "cache")
         if is_unsure:
-            return _Answer("unsure", document, offset, source="cache")
+            return Answer("unsure", document, offset, source="cache")
         if self._memory.is_empty_at(document, offset):
-            return _Answer("nothing", document, offset, source="cache")
+            return Answer("nothing", document, offset, source="cache")
         return None
 
     def _choose(
@@ -279,7 +255,7 @@ class Completer:
         lefts = list(self._memory.left(document, offset))
         sure = [left for left in lefts if invoked or left.logprob >= least]
         shown = ongoing.shown.rest(document, offset) if ongoing.shown else None
-        if shown is not None and shown.is_begun:
+        if shown is not None and shown.is_begun and shown.fitted.text:
             sure = [left for left in lefts if left.fitted.text.startswith(shown.fitted.text)] or sure
         if not invoked:
             return tuple(sure[:1]), bool(lefts)
@@ -287,7 +263,7 @@ class Completer:
         best_first = [left for left in sure if distinct[left.fitted] is left]
         return tuple(best_first[: self.settings.alternatives]), False
 
-    def _follow_up(self, answer: _Answer) -> None:
+    def _follow_up(self, answer: Answer) -> None:
         """Have done, if the user pauses, what they will want next."""
         if answer.reason not in ("suggested", "nothing", "unsure"):
             return
@@ -302,20 +278,32 @@ class Completer:
         elif best is not None:
             ongoing.put_off(self._prefetch(ongoing, answer, best))
 
-    async def _confirm(self, ongoing: Ongoing, answer: _Answer, shown: Left | None) -> None:
+    async def _confirm(self, ongoing: Ongoing, answer: Answer, shown: Left | None) -> None:
         """Ask the target what only the draft was asked, once the user is likely to see the answer."""
         document, offset = answer.document, answer.offset
-        pause = pause_ms(self.speed.speed, self._worth(shown), self._cadence)
-        if pause is None or ongoing.agreeing("target", document, offset):
-            return
-        await asyncio.sleep(pause / 1000)
-        generation = ongoing.begin("target", self._asker.generate(await self._asker.place(document, offset)))
-        while not generation.over and not generation.entry.texts:
+        generation = ongoing.agreeing("target", document, offset)
+        if generation is None:
+            pause = pause_ms(self.speed.speed, self._worth(shown), self._cadence)
+            if pause is None or self._has_asked_target(document, offset):
+                return
+            await asyncio.sleep(pause / 1000)
+            place = await self._asker.place(document, offset)
+            generation = ongoing.begin("target", self._asker.generate(place))
+        while True:
+            lefts, _ = self._choose(ongoing, document, offset, invoked=False)
+            is_better = bool(lefts) and lefts[0].entry is generation.entry
+            if is_better or generation.over:
+                break
             await generation.news()
-        if generation.entry.texts:
+        if is_better:
             self._better(document.uri)
 
-    async def _prefetch(self, ongoing: Ongoing, answer: _Answer, best: Left) -> None:
+    def _has_asked_target(self, document: Document, offset: int) -> bool:
+        """Whether it is known what the target says there, be it nothing."""
+        said = any(left.entry.tier == "target" for left in self._memory.left(document, offset))
+        return said or self._memory.is_empty_at(document, offset)
+
+    async def _prefetch(self, ongoing: Ongoing, answer: Answer, best: Left) -> None:
         """Ask what comes after `best`, for when it is accepted."""
         await asyncio.sleep(NEXT_PAUSE_S)
         document, offset = answer.document, answer.offset
@@ -330,7 +318,7 @@ class Completer:
         text = lefts[0].fitted.text.replace("\n", document.line_ending)
         accepted = document.replaced(offset, offset + lefts[0].fitted.replaces, text)
         end = offset + len(text)
-        if ongoing.has("next") or self._known(ongoing, accepted, end):
+        if ongoing.agreeing("next", accepted, end) or self._known(ongoing, accepted, end):
             return
         place = await self._asker.place(accepted, end, longer=True, is_real=False)
         ongoing.begin("next", self._asker.generate(place, priority="prefetch"))
@@ -352,45 +340,6 @@ class Completer:
             _, oldest = self._ongoing.popitem(last=False)
             oldest.cancel()
         return ongoing
-
-
-def _outcome(
-    answer: _Answer, started: float, document: Document | None = None, selection: Selection | None = None
-) -> Outcome:
-    """`answer` in words; in those of `document`, whose `selection` it goes on from, if there is one."""
-    generation, best = answer.generation, answer.lefts[0] if answer.lefts else None
-    ending = answer.document.line_ending
-    total_ms = _since(started)
-    found = Outcome(
-        document or answer.document,
-        answer.reason,
-        tuple(_suggestion(answer, left, ending, selection) for left in answer.lefts),
-        answer.source,
-        best.entry.tier if best else "target",
-        math.exp(best.logprob) if best else None,
-        context_ms=answer.context_ms,
-        total_ms=total_ms,
-        server_ms=total_ms - answer.waited_ms,
-    )
-    if generation is None:
-        return found
-    return replace(
-        found,
-        context=generation.place.context,
-        stop=generation.stop,
-        raw=generation.raw,
-        fates=generation.fates,
-        timings=generation.timings,
-        tokens=generation.tokens,
-        server_ms=found.server_ms + generation.fit_ms,
-    )
-
-
-def _suggestion(answer: _Answer, left: Left, ending: str, selection: Selection | None) -> Suggestion:
-    text = left.fitted.text.replace("\n", ending)
-    if selection is None:
-        return Suggestion(text, answer.offset, answer.offset + left.fitted.replaces)
-    return Suggestion(selection.text + text, selection.start, selection.end + left.fitted.replaces)
 
 
 def _since(started: float) -> float:

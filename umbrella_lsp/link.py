@@ -6,7 +6,9 @@ Knows nothing of prompts or documents.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
@@ -15,26 +17,36 @@ from engine.client import CONNECT_TIMEOUT_S, Endpoint, EngineClient, InfillCall,
 from engine.errors import EngineGone
 from umbrella_lsp.errors import EngineLost, EngineUnavailable, UmbrellaError
 
+SEARCH_EVERY_S = 5.0
+"""An engine that cannot be had is not looked for at every key: looking may mean to start a process."""
+
 
 class EngineLink:
     """One client's connections to the one engine its user has. Used from one event loop.
 
-    `find` blocks until an engine listens and says where; it raises EngineUnavailable if none can be had.
-    `reached` is told where, each time.
+    `find` blocks until an engine listens and says where; it raises EngineUnavailable if none can be had,
+    which then is everybody's answer for a while. `reached` is told where, each time.
     """
 
     def __init__(
-        self, find: Callable[[], Endpoint], reached: Callable[[Endpoint], None] | None = None
+        self,
+        find: Callable[[], Endpoint],
+        reached: Callable[[Endpoint], None] | None = None,
+        *,
+        search_every_s: float = SEARCH_EVERY_S,
     ) -> None:
         self._find = find
         self._reached = reached
+        self._search_every_s = search_every_s
+        self._failed_s = -math.inf
+        """When a search was last in vain."""
         self._finding: asyncio.Task[EngineClient] | None = None
         self._streams = Counter[EngineClient]()
         """Running streams of each client, as closing a client cuts all of them."""
 
     async def connect(self) -> EngineClient:
         """A client of the running engine. All callers share one search, which no caller's cancel ends."""
-        if self._finding is None or (self._finding.done() and not _succeeded(self._finding)):
+        if self._finding is None or self._is_to_search_again(self._finding):
             self._finding = asyncio.create_task(self._search())
         return await asyncio.shield(self._finding)
 
@@ -77,10 +89,19 @@ class EngineLink:
         self._finding = None
 
     async def _search(self) -> EngineClient:
-        endpoint = await _in_daemon_thread(self._find)
+        try:
+            endpoint = await _in_daemon_thread(self._find)
+        except UmbrellaError:
+            self._failed_s = time.monotonic()
+            raise
         if self._reached is not None:
             self._reached(endpoint)
         return EngineClient(endpoint)
+
+    def _is_to_search_again(self, finding: asyncio.Task[EngineClient]) -> bool:
+        if not finding.done() or _succeeded(finding):
+            return False
+        return time.monotonic() - self._failed_s >= self._search_every_s
 
     def _is_current(self, client: EngineClient) -> bool:
         finding = self._finding

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from lsprotocol import types
+from lsprotocol.validators import UINTEGER_MAX_VALUE
 from pygls.exceptions import JsonRpcException
 from pygls.protocol import LanguageServerProtocol
 
@@ -23,6 +24,8 @@ class UmbrellaProtocol(LanguageServerProtocol):
 
     def structure_message(self, data: dict[str, Any]) -> Any:
         """Read one message; a request that is none is refused, as every request gets one answer."""
+        if data.keys() == {"line", "character"}:
+            _mend_position(data)
         if data.get("method") == types.TEXT_DOCUMENT_INLINE_COMPLETION:
             _mend_trigger_kind(data)
         try:
@@ -31,6 +34,13 @@ class UmbrellaProtocol(LanguageServerProtocol):
             if "id" in data and "method" in data:
                 self._send_response(data["id"], error=error.to_response_error())
             raise
+
+
+def _mend_position(data: dict[str, Any]) -> None:
+    """Some clients say -1, or more than LSP has numbers for, and mean the beginning or the end."""
+    for name, value in data.items():
+        if isinstance(value, int):
+            data[name] = min(max(value, 0), UINTEGER_MAX_VALUE)
 
 
 def _mend_trigger_kind(data: dict[str, Any]) -> None:
@@ -76,9 +86,7 @@ def items(
     command = types.Command("Suggestion accepted", ACCEPTED, arguments=[about])
     made: list[types.InlineCompletionItem] = []
     for suggestion in outcome.suggestions:
-        start, end = (
-            outcome.document.position_at(at, encoding) for at in (suggestion.start, suggestion.end)
-        )
+        start, end = (outcome.document.position_at(at, encoding) for at in (suggestion.start, suggestion.end))
         where = types.Range(
             types.Position(start.line, start.character), types.Position(end.line, end.character)
         )

@@ -56,7 +56,6 @@ class Anchor:
                 return Run(typed, closers)
         return None
 
-
     def runs(self, document: Document) -> Iterator[Run]:
         """All that may have been typed here to get to `document`, wherever its cursor is."""
         end = self.offset + len(document.content) - self.length
@@ -185,22 +184,27 @@ def left_of(fitted: Fitted, run: Run) -> Fitted | None:
     rest = fitted.text[len(run.typed) :]
     if not run.closers:
         return Fitted(rest, fitted.replaces)
-    if rest.endswith(run.closers) and not fitted.replaces:
-        return Fitted(rest.removesuffix(run.closers))
-    if closes(rest, run.closers):
-        return Fitted(rest, len(run.closers) + fitted.replaces)
-    # It stops before it would close them, so they stay behind it; what lies behind them cannot be replaced.
-    return Fitted(rest) if not fitted.replaces else None
+    size, closed = len(run.closers), closed_at(rest, run.closers)
+    if len(closed) == size:
+        if fitted.replaces or closed != list(range(len(rest) - size, len(rest))):
+            return Fitted(rest, size + fitted.replaces)
+    elif fitted.replaces:
+        return None  # It stops before it would close them, and what lies behind them cannot be replaced.
+    kept = rest[: closed[0]] if closed else rest
+    return Fitted(kept if kept.strip() else "")
 
 
-def closes(text: str, closers: str) -> bool:
-    """Whether the first line of `text` has `closers`, in this order, beside what it opens and closes."""
-    opened, wanted = list[str](), list(closers)
-    for char in text.split("\n", 1)[0]:
+def closed_at(text: str, closers: str) -> list[int]:
+    """Where `text` has `closers`, in this order, beside what it opens and closes: as many as it has."""
+    opened = list[str]()
+    found = list[int]()
+    for at, char in enumerate(text):
+        if len(found) == len(closers):
+            break
         if char in "([{":
             opened.append(char)
         elif opened and opened[-1] + char in ("()", "[]", "{}"):
             opened.pop()
-        elif wanted and char == wanted[0]:
-            wanted.pop(0)
-    return not wanted
+        elif char == closers[len(found)]:
+            found.append(at)
+    return found

@@ -12,7 +12,7 @@ from typing import Literal
 
 from umbrella_lsp.document import Document
 from umbrella_lsp.generation import Generation
-from umbrella_lsp.memory import Anchor, Entry, Tier, left_of
+from umbrella_lsp.memory import Anchor, Entry, left_of
 from umbrella_lsp.postprocess import Fitted
 
 LINGER_S = 0.5
@@ -64,6 +64,7 @@ class Ongoing:
         self._next_from: Shown | None = None
         """The suggestion whose accept the text in the role ``next`` is for."""
         self._later: asyncio.Task[None] | None = None
+        self._lingering: dict[Generation, asyncio.TimerHandle] = {}
 
     def begin(self, role: Role, generation: Generation) -> Generation:
         """Take in what has been begun, in the place of what was in its role."""
@@ -72,21 +73,19 @@ class Ongoing:
         self._next_from = self.shown if role == "next" else self._next_from
         return generation
 
-    def agreeing(self, tier: Tier, document: Document, offset: int) -> Generation | None:
-        """A text on its way that may be what is typed up to `offset`. What was for later is for now then."""
-        roles: tuple[Role, ...] = ("draft",) if tier == "draft" else ("target", "next")
-        for role in roles:
-            generation = self._running.get(role)
-            if generation and not generation.over and generation.agrees(document, offset):
-                if role == "next":
-                    self._end("target")
-                    self._running["target"] = self._running.pop("next")
-                return generation
-        return None
+    def agreeing(self, role: Role, document: Document, offset: int) -> Generation | None:
+        """A text on its way that may be what is typed up to `offset`.
 
-    def has(self, role: Role) -> bool:
-        """Whether there is, or was, a text in `role` that nothing has contradicted."""
-        return role in self._running
+        What was for later takes the role ``target`` where that has none and asks for one.
+        """
+        generation = self._running.get(role)
+        if generation and not generation.over and generation.agrees(document, offset):
+            return generation
+        ahead = self.agreeing("next", document, offset) if role == "target" else None
+        if ahead:
+            self._end("target")
+            self._running["target"] = self._running.pop("next")
+        return ahead
 
     def making(self, entry: Entry) -> Generation | None:
         """The text on its way that fills `entry`."""
@@ -106,12 +105,15 @@ class Ongoing:
 
     def abandoned(self, generation: Generation) -> None:
         """Close `generation` soon unless somebody waits for it again: its request was cancelled."""
+        if generation in self._lingering:
+            self._lingering.pop(generation).cancel()
 
         def close() -> None:
+            del self._lingering[generation]
             if not generation.waiting and not generation.entry.texts:
                 generation.cancel()
 
-        asyncio.get_running_loop().call_later(LINGER_S, close)
+        self._lingering[generation] = asyncio.get_running_loop().call_later(LINGER_S, close)
 
     def cancel(self) -> None:
         """Close everything."""

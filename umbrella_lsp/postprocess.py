@@ -7,11 +7,12 @@ to the document's.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from umbrella_lsp.brackets import BRACKETS, CLOSERS, OPENERS, PAIRS, QUOTES, indent_at, scan, unmatched
-from umbrella_lsp.chatter import code_span
+from umbrella_lsp.brackets import CLOSERS, OPENERS, PAIRS, QUOTES, indent_at, scan, unmatched
+from umbrella_lsp.chatter import PROSE, code_span
 from umbrella_lsp.context import CompletionContext
 from umbrella_lsp.indentation import converted, unit_of
 from umbrella_lsp.stop import (
@@ -74,13 +75,23 @@ def _doubled_indent(text: str, context: CompletionContext) -> int:
 
 def _strange_closer(before: str, text: str, after: str) -> int | None:
     """Where `text` closes what `after` closes already on the line of the three, by mere characters."""
-
-    def strange(line: str) -> list[Bracket]:
-        return unmatched(Bracket(at, char) for at, char in enumerate(line) if char in BRACKETS)[0]
-
-    if len(strange(before + text + after)) <= len(strange(before + after)):
+    if len(_strange_closers(before + text + after)) <= len(_strange_closers(before + after)):
         return None
-    return next((one.at for one in strange(text) if one.char in after), None)
+    return next((at for at in _strange_closers(text) if text[at] in after), None)
+
+
+def _strange_closers(line: str) -> list[int]:
+    """Where `line` has closers that nothing of their kind opens."""
+    found: list[int] = []
+    opened = Counter[str]()
+    for at, char in enumerate(line):
+        if char in OPENERS:
+            opened[char] += 1
+        elif char in PAIRS and opened[PAIRS[char]]:
+            opened[PAIRS[char]] -= 1
+        elif char in PAIRS:
+            found.append(at)
+    return found
 
 
 def _without_closers(
@@ -155,7 +166,8 @@ def _without_words(text: str, rest: str) -> str:
 def _without_overlap(text: str, before: str, rest: str, language: str, within: str) -> str:
     """`text`, which begins `within`, without the signs at its end that stand to its right already.
 
-    A quote is one too many if the line, from `before` to `rest`, has an odd number of them.
+    A quote is one too many if the line, from `before` to `rest`, has an odd number of them, or it comes with
+    all the rest.
     """
     kept, rest = text.rstrip(), rest.strip()
     line = (before + kept).rsplit("\n", 1)[-1] + rest
@@ -164,13 +176,14 @@ def _without_overlap(text: str, before: str, rest: str, language: str, within: s
         return len(unmatched(scan(part, language, within).brackets)[1])
 
     for size in range(min(len(rest), len(kept)), 0, -1):
-        shared, start = rest[:size], len(kept) - size
-        is_split = size < len(rest) and _joins(shared, rest[size:])
-        is_quoted = any(shared.count(quote) % 2 and not line.count(quote) % 2 for quote in QUOTES)
-        if is_split or is_quoted or not kept.endswith(shared) or _joins(kept[:start], shared):
+        shared, left = rest[:size], kept[:-size]
+        is_split = _joins(left, shared) or _joins(shared, rest[size:])
+        if is_split or not kept.endswith(shared):
             continue
-        if left_open(kept[:start]) <= left_open(kept):
-            return kept[:start]
+        odd = [quote for quote in QUOTES if shared.count(quote) % 2]
+        is_needed = any(line.count(quote) % 2 == 0 for quote in odd) and not 1 < size == len(rest)
+        if not is_needed and left_open(left) <= left_open(kept):
+            return left
     return text
 
 
@@ -232,6 +245,16 @@ def _without_blanks(text: str, rest: str) -> str:
     return "\n".join(lines).rstrip()
 
 
+def _unit(context: CompletionContext, extent: Extent) -> str:
+    """What generated lines are to be indented by; '' if that is theirs to say, as in prose.
+
+    A string that is not closed yet is code to syntax.
+    """
+    if context.language in PROSE or extent.around.within or scan(context.prefix, context.language).within:
+        return ""
+    return unit_of(context.prefix + context.suffix)
+
+
 def _cut(
     text: str, context: CompletionContext, extent: Extent, inserted: InsertedSyntax | None
 ) -> tuple[Fitted, InsertedSyntax | None]:
@@ -257,7 +280,7 @@ def fitted(text: str, context: CompletionContext, extent: Extent, inserted: Inse
     `inserted` is what syntax says of all of `text` there. To fit what fits changes nothing as long as syntax
     says the same of it.
     """
-    unit = unit_of(context.prefix + context.suffix)
+    unit = _unit(context, extent)
     above = last_code_line(context.prefix)
     while True:
         fit, inserted = _cut(text, context, extent, inserted)

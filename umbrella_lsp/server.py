@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
+from pygls.io_ import StdinAsyncReader, StdoutWriter, run_async
 from pygls.lsp.server import LanguageServer
 
 from engine import __version__
@@ -39,6 +42,9 @@ REFRESH = "umbrella/refresh"
 """Tells a client that asked for it, by ``experimental.umbrella.refresh``, that asking again for a document's
 suggestion is worth it: the target has come to a better one, or to one at all."""
 
+CLOSE_S = 5.0
+"""An editor that is gone waits for nobody: what cannot be put away by then is left to the system."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +64,7 @@ class UmbrellaServer(LanguageServer):
         self._initial = Settings()
         self._told: set[str] = set()
         self._opening: asyncio.Task[Session] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._numbers = itertools.count(1)
         self._showing: asyncio.Task[None] | None = None
         """The last report of progress on its way to the client."""
@@ -90,6 +97,18 @@ class UmbrellaServer(LanguageServer):
         options = types.InlineCompletionOptions()
         self.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, options)(partial(self._inline_completion))
 
+    async def serve(self) -> None:
+        """Talk over stdin and stdout until one of them ends or the client says so; then put all away."""
+        self.protocol.set_writer(StdoutWriter(sys.stdout.buffer))
+        reader = StdinAsyncReader(sys.stdin.buffer, self.thread_pool)
+        try:
+            await run_async(threading.Event(), reader, self.protocol, None, self.report_server_error)
+        finally:
+            # Many an editor only closes the pipe.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._close()
+
     @property
     def _ready(self) -> Session | None:
         """What answers requests, if it is there already."""
@@ -98,6 +117,8 @@ class UmbrellaServer(LanguageServer):
 
     def _did_open(self, params: types.DidOpenTextDocumentParams) -> None:
         item = params.text_document
+        if self._documents.get(item.uri):
+            self._close_document(item.uri)  # Opened anew: what was known of it may not be true of it now.
         language = item.language_id or language_of(path_of(item.uri))
         document = Document.of(item.uri, item.text, language, item.version)
         self._documents.open(document)
@@ -114,7 +135,9 @@ class UmbrellaServer(LanguageServer):
             self._ready.changed(before, edits, after)
 
     def _did_close(self, params: types.DidCloseTextDocumentParams) -> None:
-        uri = params.text_document.uri
+        self._close_document(params.text_document.uri)
+
+    def _close_document(self, uri: str) -> None:
         self._documents.close(uri)
         self._answers.supersede(uri)
         if self._ready:
@@ -154,8 +177,7 @@ class UmbrellaServer(LanguageServer):
         (await self._session()).configure(self._settings, self._roots())
 
     async def _shut_down(self, _params: None) -> None:
-        if self._opening is not None:
-            await (await self._opening).aclose()
+        await self._close()
 
     async def _configuration_changed(self, params: types.DidChangeConfigurationParams) -> None:
         await self._fetch_settings(params.settings)
@@ -184,7 +206,8 @@ class UmbrellaServer(LanguageServer):
         encoding = self._documents.encoding
         try:
             session = self._ready or await self._session()
-            session.viewed(document, offset)
+            if self._documents.get(document.uri) is document:
+                session.viewed(document, offset)
             outcome = await session.completer.complete(
                 document,
                 offset,
@@ -221,6 +244,13 @@ class UmbrellaServer(LanguageServer):
         if self._opening is None:
             self._opening = asyncio.create_task(self._open())
         return await asyncio.shield(self._opening)
+
+    async def _close(self) -> None:
+        """Put away what answers requests; once, whoever asks for it."""
+        if self._closing is None and self._opening is not None:
+            self._closing = asyncio.create_task(_put_away(self._opening))
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
 
     async def _open(self) -> Session:
         # In a thread, so that documents may change and requests be cancelled meanwhile.
@@ -292,6 +322,10 @@ class UmbrellaServer(LanguageServer):
             self.work_done_progress.report(token, types.WorkDoneProgressReport(message=said))
         else:
             self.work_done_progress.end(token, types.WorkDoneProgressEnd(message=said))
+
+
+async def _put_away(opening: asyncio.Task[Session]) -> None:
+    await (await opening).aclose()
 
 
 def _import_session() -> type[Session]:

@@ -44,6 +44,12 @@ _OPERATOR = re.compile(r"(?:[=*%&|^\\]|(?<!\+)\+|(?<!-)-)\Z|\b(?:and|or|not|in)\
 _COMMENT = re.compile(r"\s*(?:#|//|--|/?\*)")
 _LABEL = re.compile(r"\s*(?:case\b.*|default\s*):\Z")
 _CODE = re.compile(r"\w")
+_LACKS_ITS_REST = re.compile(
+    r"(?:[=*/%&|^<,.(\[@~?]|(?<!\+)\+|(?<!-)-|=>|->|"
+    r"\b(?:return|import|from|in|is|not|and|or|as|new|await|yield|throw|raise|del|let|const|var|case))"
+    r"[ \t]*\Z"
+)
+"""A line that ends so is not complete, whatever the language."""
 _BLOCK_OPENERS = (":", *OPENERS)
 
 
@@ -174,7 +180,7 @@ def extent(context: CompletionContext, max_lines: int, *, invoked: bool = False)
         reach = "statement"
     elif not before.strip() or _opens(context):
         reach = "block"
-    elif invoked:
+    elif invoked and not _LACKS_ITS_REST.search(before):
         reach = "following"
     if reach == "line":
         return line

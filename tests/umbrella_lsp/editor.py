@@ -82,6 +82,12 @@ class Editor:
             types.DidChangeTextDocumentParams(types.VersionedTextDocumentIdentifier(version, uri), [change])
         )
 
+    def change_as(self, uri: str, change: object) -> None:
+        """Send a change that this client's library would not send."""
+        method = types.TEXT_DOCUMENT_DID_CHANGE
+        params = {"textDocument": {"uri": uri, "version": 2}, "contentChanges": [change]}
+        self.client.protocol._send_data({"jsonrpc": "2.0", "method": method, "params": params})
+
     def ask(
         self,
         uri: str,

@@ -131,18 +131,28 @@ def test_requests_share_one_search_and_one_connection(client: type[FakeClient]) 
     assert (len(searches), client.made) == (1, 1)
 
 
-def test_a_search_that_failed_is_begun_anew_by_the_next_request(client: type[FakeClient]) -> None:
+def test_a_search_that_failed_is_begun_anew_after_a_while_and_not_at_every_key(
+    client: type[FakeClient],
+) -> None:
     client.streams = ScriptedStreams([[*events("name")]])
-    answers: list[Endpoint | EngineUnavailable] = [EngineUnavailable("none"), ENDPOINT]
+    searches: list[int] = []
 
     def find() -> Endpoint:
-        answer = answers.pop(0)
-        if isinstance(answer, EngineUnavailable):
-            raise answer
-        return answer
+        searches.append(1)
+        if len(searches) == 1:
+            raise EngineUnavailable("none")
+        return ENDPOINT
+
+    async def fail_twice(link: EngineLink) -> None:
+        for _ in range(2):
+            with pytest.raises(EngineUnavailable, match="none"):
+                await link.connect()
+        assert len(searches) == 1
 
     async def scenario() -> None:
-        link = EngineLink(find)
+        await fail_twice(EngineLink(find, search_every_s=60.0))
+        searches.clear()
+        link = EngineLink(find, search_every_s=0.0)
         with pytest.raises(EngineUnavailable, match="none"):
             await link.connect()
         assert await text_from(link) == "name"

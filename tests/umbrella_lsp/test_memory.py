@@ -80,7 +80,11 @@ def test_the_target_goes_before_the_draft_and_the_latest_before_the_rest() -> No
         ("(name)", "print(na‸)\n", "me", 0),
         ("(name) + 1", "print(‸)\n", "name) + 1", 1),
         ("(f(x), y) + 1", "print(f(‸))\n", "x), y) + 1", 2),
+        ("(\n    name,\n) + 1", "print(‸)\n", "\n    name,\n) + 1", 1),
+        ("(\n    name,\n)", "print(‸)\n", "\n    name,\n", 0),
         ("(name, ", "print(‸)\n", "name, ", 0),
+        ("(f(x)", "print(‸)\n", "f(x)", 0),
+        ("([name], ", "print([‸])\n", "name", 0),
         ('"a" + b', 'print"‸"\n', 'a" + b', 1),
     ],
 )

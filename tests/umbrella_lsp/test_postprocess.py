@@ -42,6 +42,7 @@ PLACES = [
     "x = [\n    ‸\n]\n",
     "f(g(‸)  # a\n",
     "a‸ a\n",
+    "x = ‸ab(f(a), 'b')\n",
     "‸",
 ]
 PIECES = [
@@ -74,6 +75,8 @@ def test_what_fits_is_no_longer_has_no_blanks_at_its_end_and_still_fits(
     assert lines[-1] == lines[-1].rstrip() or after[:1].isalnum()
     below = lines_below(cursor.context.suffix)[:1]
     whole = [line.rstrip() for line in f"{before}{left.text}{after}".split("\n")]
+    words = [after[:size] for size in range(3, len(after) + 1) if any(map(str.isalnum, after[:size]))]
+    assert not left.text.endswith(tuple(words))
     if left.text and below and len(below[0].strip()) > 2:
         assert below[0] not in whole
     if not has_syntax:  # Of text that no grammar allows, syntax may say something else once it is shorter.

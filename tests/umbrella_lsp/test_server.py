@@ -15,6 +15,7 @@ from pygls.exceptions import JsonRpcException
 from tests.umbrella_lsp.editor import an_editor
 from tests.umbrella_lsp.scripted_engine import Line, Script, running
 from tests.umbrella_lsp.waiting import until
+from umbrella_lsp.tally import read_days
 
 URI = "file:///home/someone/app.py"
 
@@ -322,5 +323,60 @@ def test_without_an_engine_requests_are_answered_null_and_the_user_is_told_once(
             assert await editor.ask(URI, 0, 4) is None
             assert len(editor.messages) == 1
             assert str(runtime_dir) in editor.messages[0]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("politely", [True, False])
+def test_what_was_accepted_is_counted_however_the_editor_ends(
+    engine: Script, runtime_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, politely: bool
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    engine.say("name")
+
+    async def scenario() -> None:
+        async with an_editor(runtime_dir) as editor:
+            await editor.initialize()
+            editor.open(URI, "x = \n")
+            await editor.ask(URI, 0, 4)
+            editor.insert(URI, 0, 4, "name")
+            await editor.ask(URI, 0, 8)
+            await editor.end(politely=politely)
+
+    asyncio.run(scenario())
+    (day,) = read_days(tmp_path / "umbrella-lsp" / "acceptance.json").values()
+    assert (day["all"].accepted, day["all"].saved) == (1, 4)
+
+
+def test_numbers_that_lsp_has_no_room_for_are_as_near_as_can_be(engine: Script, runtime_dir: Path) -> None:
+    engine.say("name")
+
+    async def scenario() -> None:
+        async with an_editor(runtime_dir) as editor:
+            await editor.initialize()
+            editor.open(URI, "old\ntext\n")
+            everything = {"start": {"line": -1, "character": 0}, "end": {"line": 2**32 - 1, "character": 0}}
+            editor.change_as(URI, {"range": everything, "text": "x = "})
+            place = {"textDocument": {"uri": URI}, "position": {"line": 2**32 - 1, "character": -1}}
+            answer = await editor.ask_as({"context": {"triggerKind": 2}, **place})
+            assert items(answer) == [("name", at(0, 4))]
+
+    asyncio.run(scenario())
+
+
+def test_a_document_that_is_opened_anew_is_another_one(engine: Script, runtime_dir: Path) -> None:
+    engine.hold("na")
+    engine.say("name")
+
+    async def scenario() -> None:
+        async with an_editor(runtime_dir) as editor:
+            await editor.initialize()
+            editor.open(URI, "x = \n")
+            first = editor.ask(URI, 0, 4)
+            await until(engine.asked.qsize)
+            editor.open(URI, "y = \n")
+            assert await first is None
+            await until(engine.closed.qsize)
+            assert items(await editor.ask(URI, 0, 4)) == [("name", at(0, 4))]
 
     asyncio.run(scenario())

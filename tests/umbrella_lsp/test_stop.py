@@ -78,6 +78,9 @@ def test_a_statement_that_wants_an_operand_gets_that_and_no_more(has_syntax: boo
     [
         ("x = 1‸\n", "following", StopSpec(max_lines=17)),
         ("def f():\n    x = 1‸\n", "following", StopSpec(max_lines=17, min_indent=4)),
+        ("x = ‸\n", "line", StopSpec(max_lines=1)),
+        ("return ‸\n", "line", StopSpec(max_lines=1)),
+        ("x++‸\n", "following", StopSpec(max_lines=17)),
         ("def f():‸\n", "block", StopSpec(max_lines=17, min_indent=1)),
         ("# why‸\n", "block", StopSpec(max_lines=17)),
         ("x = ‸ + 1\n", "line", LINE),

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from engine.protocol import StopReason
-from tests.umbrella_lsp.cursor import CURSOR
-from tests.umbrella_lsp.fakes import Dialogue, NoSyntax, Stream
-from tests.umbrella_lsp.waiting import until
+from tests.umbrella_lsp.cursor import CURSOR, at_cursor
+from tests.umbrella_lsp.fakes import Dialogue, NoSyntax, ScriptedStreams, Stream, events, piece
+from tests.umbrella_lsp.waiting import PATIENCE_S, until
 from umbrella_lsp.completer import Completer
 from umbrella_lsp.document import Document
 from umbrella_lsp.outcome import Outcome
@@ -59,8 +59,8 @@ class Typist:
         self.types(marked)
         asked = self.asks()
         stream = await self.stream(len(self.engine.streams) + 1)
-        for piece in pieces:
-            stream.say(piece)
+        for text in pieces:
+            stream.say(text)
         stream.end()
         return await asked
 
@@ -76,7 +76,8 @@ def play(scenario: Scenario, speed: Speed | None = None) -> None:
     async def run() -> None:
         typist = Typist(speed)
         try:
-            await scenario(typist)
+            async with asyncio.timeout(PATIENCE_S):
+                await scenario(typist)
         finally:
             typist.completer.close()
 
@@ -212,6 +213,37 @@ def test_an_answer_is_rebased_over_what_was_typed_of_it_meanwhile() -> None:
         assert outcome.suggestion is not None
         assert (outcome.suggestion.text, outcome.suggestion.start) == ("me", 6)
         assert outcome.document is typist.document
+
+    play(scenario)
+
+
+def test_what_was_typed_before_a_request_is_looked_at_counts_for_it() -> None:
+    async def scenario(typist: Typist) -> None:
+        await typist.shown("x = ‸\n", "name")
+        asked = typist.asks()
+        typist.types("x = na‸\n")
+        outcome = await asked
+        assert outcome.suggestion is not None
+        assert (outcome.suggestion.text, outcome.suggestion.start) == ("me", 6)
+        asked = typist.asks()
+        typist.types("y\nx = na‸\n")
+        assert (await asked).reason == "outdated"
+
+    play(scenario)
+
+
+def test_a_bracket_that_the_editor_has_closed_makes_a_text_on_its_way_wait_for_the_next_request() -> None:
+    async def scenario(typist: Typist) -> None:
+        typist.types("x = f‸\n")
+        asked = typist.asks()
+        stream = await typist.stream(1)
+        typist.types("x = f(‸)\n")
+        stream.say("(a")
+        assert (await asked).reason == "outdated"  # The cursor may be behind the closer, as far as it knows.
+        asked = typist.asks()
+        stream.end(")")
+        outcome = await asked
+        assert (text_of(outcome), outcome.source) == ("a", "kept")
 
     play(scenario)
 
@@ -400,3 +432,103 @@ def test_without_a_draft_a_slow_target_is_waited_for_and_a_key_before_its_turn_c
         assert text_of(await asked) == "1"
 
     play(scenario, Speed(pass_ms=1000.0))
+
+
+def test_each_accept_in_a_row_finds_what_follows_it_fetched_ahead() -> None:
+    async def scenario(typist: Typist) -> None:
+        await typist.shown("x = ‸\n", "1")
+        (await typist.stream(2)).end("\ny = 2")
+        await until(lambda: typist.engine.last.is_closed)
+        typist.types("x = 1‸\n")
+        assert text_of(await typist.asks()) == "\ny = 2"
+        ahead = await typist.stream(3)
+        assert ahead.call.umbrella.priority == "prefetch"
+        assert ahead.call.umbrella.segments[0].text == "x = 1\ny = 2"
+
+    play(scenario)
+
+
+def test_what_follows_an_accept_has_to_be_as_likely_as_anything_else() -> None:
+    unlikely = piece("\ny = 2", tokens=((0, -9.0),), stop=StopReason.END, final=True)
+    engine = ScriptedStreams([[*events("1")], [unlikely]])
+
+    async def scenario() -> None:
+        completer = Completer(engine, NoSyntax(), settings=Settings(min_confidence=0.5))
+        assert text_of(await completer.complete(*at_cursor("x = ‸\n"))) == "1"
+        await until(lambda: engine.closed == 2)
+        outcome = await completer.complete(*at_cursor("x = 1‸\n"))
+        assert (outcome.reason, outcome.suggestions) == ("unsure", ())
+
+    asyncio.run(scenario())
+
+
+def test_a_key_before_the_engine_is_asked_leaves_it_alone() -> None:
+    async def scenario(typist: Typist) -> None:
+        for text in ("t‸", "to‸"):
+            typist.types(text)
+            asked = typist.asks()
+            await asyncio.sleep(0)
+        typist.types("tot‸")
+        assert (await asked).reason == "outdated"
+        assert typist.engine.streams == []
+
+    play(scenario, Speed(pass_ms=1000.0))
+
+
+@pytest.mark.parametrize("has_spoken", [False, True])
+def test_other_settings_end_what_was_asked_under_the_old_ones(has_spoken: bool) -> None:
+    async def scenario(typist: Typist) -> None:
+        typist.types("x = ‸\n")
+        asked = typist.asks()
+        if has_spoken:
+            (await typist.stream(1)).say("na")
+        else:
+            await asyncio.sleep(0)
+        typist.completer.configure(Settings(enabled=False), ())
+        assert (await asked).reason == "outdated"
+        await until(lambda: all(stream.is_closed for stream in typist.engine.streams))
+        assert len(typist.engine.streams) == has_spoken
+
+    play(scenario)
+
+
+def test_the_editor_is_told_of_what_the_target_adds_to_what_was_begun_meanwhile() -> None:
+    async def scenario(typist: Typist) -> None:
+        typist.types("total = ‸\n")
+        asked = typist.asks()
+        (await typist.stream(1)).end("sum(values)")
+        await asked
+        target = await typist.stream(2)
+        typist.types("total = s‸\n")
+        assert text_of(await typist.asks()) == "um(values)"
+        target.end("sum(values) + 1")
+        await until(lambda: typist.better)
+        assert text_of(await typist.asks()) == "um(values) + 1"
+        assert len(typist.engine.streams) == 2
+
+    play(scenario, SLOW)
+
+
+@pytest.mark.parametrize(("said", "place"), [("", "total = ‸\n"), ("max(prices)", "total = m‸\n")])
+def test_a_slow_target_is_not_asked_again_what_it_has_answered(
+    monkeypatch: pytest.MonkeyPatch, said: str, place: str
+) -> None:
+    monkeypatch.setattr("umbrella_lsp.completer.pause_ms", lambda *_: 0.0)
+
+    async def scenario(typist: Typist) -> None:
+        typist.types("total = ‸\n")
+        asked = typist.asks()
+        (await typist.stream(1)).end("m(values_of(account))")
+        await asked
+        target = await typist.stream(2)
+        typist.types("total = m‸\n")
+        await typist.asks()
+        target.end(said)
+        await until(lambda: target.is_closed)
+        typist.types(place)
+        assert (await typist.asks()).tier == "draft"
+        for _ in range(9):
+            await asyncio.sleep(0)  # It would be asked by then.
+        assert len(typist.engine.streams) == 2
+
+    play(scenario, SLOW)

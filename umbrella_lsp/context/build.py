@@ -59,6 +59,7 @@ class CompletionContext:
     segments: tuple[Segment, ...]
     """Prefix and suffix, then what the prompt has in front of them, in its order."""
     syntax: CursorSyntax | None = None
+    """None where what is said of the cursor would be of an earlier text, too."""
     left_out: tuple[LeftOut, ...] = ()
     """What was found for this context, and is not among `segments`."""
 
@@ -125,7 +126,9 @@ def build_context(
         Segment("suffix", now.suffix, path, language, SUFFIX_RANK),
         *now.segments,
     )
-    context = CompletionContext(path, language, window.prefix, window.suffix, segments, syntax, left_out)
+    # What is said of a cursor is not to be had from the tree of an earlier text; what surrounds it is.
+    at_cursor = syntax if syntax is not None and syntax.is_current else None
+    context = CompletionContext(path, language, window.prefix, window.suffix, segments, at_cursor, left_out)
     return context, now
 
 

@@ -27,7 +27,8 @@ MAX_FAILURES = 2
 """So often may a language's grammar crash or hang; then the language has no grammar any more."""
 AT_S = 0.08
 INSERTED_S = 0.04
-"""What an answer may take. A late one is not for nothing: the document is then parsed for the next key."""
+"""What an answer may take, on a busy machine. A late one is not for nothing: the document is then parsed for
+the next key."""
 HANG_S = 3.0
 """A process that is silent for so long hangs..."""
 CHARS_PER_S = 300_000
@@ -60,6 +61,8 @@ class SyntaxClient:
         """By language."""
         self._exchange: asyncio.Task[Answer | None] | None = None
         """The last one begun. There is never more than one that is not done."""
+        self._begun_s = 0.0
+        """When that was."""
 
     async def at(self, document: Document, offset: int, *, within_s: float = AT_S) -> CursorSyntax | None:
         """What stands around `offset` of a document."""
@@ -83,15 +86,21 @@ class SyntaxClient:
         await self._drop_child()
 
     async def _answer(self, document: Document, about: int | Splice, within_s: float) -> Answer | None:
-        """The answer if it comes in time. A question whose turn does not come in time is never sent."""
+        """The answer if it comes in time. A question whose turn does not come in time is never sent.
+
+        An exchange that is late already, as the first one about a long document, is not waited for by
+        one question after the other.
+        """
         if document.language not in self._grammars or len(document.content) > MAX_CHARS:
             return None
         try:
             async with asyncio.timeout(within_s):
                 while self._exchange is not None and not self._exchange.done():
-                    await asyncio.wait([self._exchange])
+                    async with asyncio.timeout_at(self._begun_s + within_s):
+                        await asyncio.wait([self._exchange])
                 if self._failures[document.language] >= MAX_FAILURES:
                     return None
+                self._begun_s = asyncio.get_running_loop().time()
                 self._exchange = asyncio.create_task(self._exchanged(document, about))
                 # Once begun it goes to its end, whatever becomes of the caller: the next answer is another's.
                 return await asyncio.shield(self._exchange)

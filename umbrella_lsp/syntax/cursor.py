@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from operator import itemgetter
 from typing import NamedTuple
 
 from tree_sitter import Node, Point, QueryCursor, Tree
 
 from umbrella_lsp.syntax.facts import CursorSyntax, Within
-from umbrella_lsp.syntax.grammar import Loaded
-from umbrella_lsp.syntax.tree import Placed, SyntaxTree, content, leaves, path, place
+from umbrella_lsp.syntax.grammar import BRACKETS, MAX_BRACKET_CHARS, STATEMENT_ENDS, Loaded
+from umbrella_lsp.syntax.tree import Placed, SyntaxTree, content, path, place
 from umbrella_lsp.text import Text
 
 LINES_BEFORE = 20
@@ -26,7 +27,6 @@ SCAN_LINES = 300
 """In broken source, brackets that were opened further up are not noticed."""
 
 _PAIRS = {")": "(", "]": "[", "}": "{"}
-_BRACKETS = frozenset("()[]{}")
 _BEFORE_LITERAL = frozenset(("=", "(", "[", ",", ":", "return", "?"))
 """After these, a brace opens a value and not a block."""
 _LONG_QUOTES = ('"""', "'''", "`")
@@ -37,6 +37,7 @@ class Marks:
     """What the query captures around a cursor, between two bytes."""
 
     def __init__(self, grammar: Loaded, tree: Tree, start: int, end: int) -> None:
+        self.start = start
         query = QueryCursor(grammar.around)
         query.set_byte_range(start, max(end, start + 1))
         self.nodes = query.captures(tree.root_node)
@@ -49,13 +50,13 @@ class Marks:
 
 def brackets_of(token: Node, marks: Marks) -> Iterator[tuple[int, str]]:
     """The brackets of a token and their bytes: `${` is a brace, `[[` is two brackets."""
-    if token.is_named or _BRACKETS.isdisjoint(token.type) or len(token.type) > 3:
+    if token.is_named or BRACKETS.isdisjoint(token.type) or len(token.type) > MAX_BRACKET_CHARS:
         return
     # The delimiters of a raw string are tokens of their own.
     if token.parent is not None and marks.has(token.parent, "string"):
         return
     for at, char in enumerate(token.type):
-        if char in _BRACKETS:
+        if char in BRACKETS:
             yield token.start_byte + at, char
 
 
@@ -105,11 +106,9 @@ class _Unclosed(NamedTuple):
     """A bracket that nothing has closed."""
 
     char: str
-    point: Point
+    token: Node
     since: Point
     """Where the statement began that opens it, as far as can be told from tokens."""
-    is_value: bool
-    """It opens a value: arguments, a list, a dictionary."""
 
 
 class _Place(NamedTuple):
@@ -124,8 +123,8 @@ class _Place(NamedTuple):
     """The last one before it."""
     nodes: list[Node]
     """Those that hold the cursor, or end at it."""
-    is_broken: bool
-    """An error may hide what encloses it."""
+    unclosed: list[_Unclosed] | None
+    """The brackets that are open at the cursor, where an error may hide what encloses it."""
 
 
 def _looked_at(syntax: SyntaxTree, offset: int) -> _Place:
@@ -141,27 +140,34 @@ def _looked_at(syntax: SyntaxTree, offset: int) -> _Place:
     is_broken = any(node.is_error for node in enclosing) or any(
         child.is_missing for node in enclosing if node.has_error for child in node.children[-1:]
     )
-    return _Place(syntax, marks, offset, byte, point, token, nodes, is_broken)
+    unclosed = _unclosed(syntax, marks, byte, point) if is_broken else None
+    return _Place(syntax, marks, offset, byte, point, token, nodes, unclosed)
 
 
-def _unclosed(at: _Place) -> list[_Unclosed]:
-    """The brackets that are open at the cursor, outermost first, of the last `SCAN_LINES` lines."""
+def _unclosed(syntax: SyntaxTree, marks: Marks, byte: int, point: Point) -> list[_Unclosed]:
+    """The brackets that are open at a byte, outermost first, of the last `SCAN_LINES` lines."""
+    first = max(point.row - SCAN_LINES, 0)
+    start = syntax.text.bytes_before(first)
+    query = QueryCursor(syntax.grammar.delimiters)
+    query.set_byte_range(start, max(byte, start + 1))
     stack: list[_Unclosed] = []
-    first = max(at.point.row - SCAN_LINES, 0)
-    since, before = Point(first, 0), ""
-    for leaf in leaves(at.syntax.tree, at.syntax.text.bytes_before(first), at.byte):
-        if leaf.end_byte > at.byte:
-            break
-        for _, char in brackets_of(leaf, at.marks):
+    since = Point(first, 0)
+    tokens = query.captures(syntax.tree.root_node).get("delimiter", [])
+    placed = sorted(((token.start_byte, token) for token in tokens), key=itemgetter(0))
+    for at, token in placed:
+        if not start <= at < byte or token.is_missing:
+            continue
+        kind = token.type
+        # Outside of the marks nothing is known of strings.
+        chars = kind if at < marks.start else "".join(char for _, char in brackets_of(token, marks))
+        for char in chars:
             if char in _PAIRS:
                 while stack and stack.pop().char != _PAIRS[char]:
                     pass
-            else:
-                is_value = char != "{" or at.syntax.grammar.is_indented or before in _BEFORE_LITERAL
-                stack.append(_Unclosed(char, leaf.start_point, since, is_value))
-        if leaf.type in ("{", "}", ";", "\n"):
-            since = leaf.end_point
-        before = leaf.type
+            elif char in BRACKETS:
+                stack.append(_Unclosed(char, token, since))
+        if kind in STATEMENT_ENDS:
+            since = token.end_point
     return stack
 
 
@@ -188,10 +194,9 @@ def _scopes(at: _Place, statement: Node | None) -> list[Placed]:
     if at.syntax.grammar.is_indented:
         return _scopes_by_indentation(at, statement, placed)
     inside = [p for p in placed if p.body and p.body < at.point < p.end]
-    if at.is_broken:
-        for bracket in _unclosed(at):
-            if bracket.char == "{":
-                inside += [p for p in placed if bracket.since <= p.start <= bracket.point][:1]
+    for bracket in at.unclosed or ():
+        if bracket.char == "{":
+            inside += [p for p in placed if bracket.since <= p.start <= bracket.token.start_point][:1]
     return sorted(dict.fromkeys(inside))
 
 
@@ -239,10 +244,20 @@ def _names(at: _Place) -> tuple[str, ...]:
 def _in_statement(at: _Place, statement: Node | None) -> bool:
     if statement is not None and not statement.is_error:
         return statement.start_point.row < at.point.row
-    if not at.is_broken:
+    if not at.unclosed:
         return False
-    stack = _unclosed(at)
-    return bool(stack) and stack[-1].is_value and stack[-1].point.row < at.point.row
+    bracket = at.unclosed[-1]
+    return bracket.token.start_point.row < at.point.row and _opens_value(at, bracket)
+
+
+def _opens_value(at: _Place, bracket: _Unclosed) -> bool:
+    """Whether a bracket opens a value: arguments, a list, a dictionary."""
+    if bracket.char != "{" or at.syntax.grammar.is_indented:
+        return True
+    text, row = at.syntax.text, bracket.token.start_point.row
+    offset = text.line_start(row) + len(content(text, text.bytes_before(row), bracket.token.start_byte))
+    before = last_token(at.syntax.tree, text, at.marks, offset)
+    return before is not None and before.type in _BEFORE_LITERAL
 
 
 def cursor_syntax(syntax: SyntaxTree, offset: int) -> CursorSyntax:
@@ -261,4 +276,5 @@ def cursor_syntax(syntax: SyntaxTree, offset: int) -> CursorSyntax:
         definitions=syntax.named(set(names), at.point.row, MAX_DEFINITIONS),
         opens_block=opens and where == "code",
         in_statement=_in_statement(at, statement),
+        is_current=syntax.is_current,
     )

@@ -45,6 +45,9 @@ class CursorSyntax:
     """The code before the cursor, blanks and line ends aside, ends with what opens a block or a bracket."""
     in_statement: bool = False
     """The cursor stands inside a statement that began on an earlier line, as between brackets."""
+    is_current: bool = True
+    """False: the tree is that of an earlier text. What surrounds the cursor has hardly changed since, but
+    what is said of the cursor itself (`within`, `opens_block`, `in_statement`) may be wrong."""
 
 
 @dataclass(frozen=True, slots=True)

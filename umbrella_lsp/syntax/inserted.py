@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tree_sitter import Node, Query, QueryCursor, Tree
 
@@ -12,13 +12,21 @@ from umbrella_lsp.syntax.grammar import Loaded
 from umbrella_lsp.syntax.tree import SyntaxTree, leaves, path, place
 from umbrella_lsp.text import Text
 
-REACH_BYTES = 20_000
+REACH_BYTES = 4_000
 """Where there have been errors before, others are noticed as far as this from the text."""
 
 
-def inserted_syntax(syntax: SyntaxTree, start: int, end: int, new: str) -> InsertedSyntax:
-    """What could be said of `new`, which has LF line ends, in the place of `start` to `end`."""
-    text, tree = syntax.with_text(start, end, new)
+def inserted_syntax(
+    syntax: SyntaxTree, start: int, end: int, new: str, stop: Callable[[], bool] = lambda: False
+) -> InsertedSyntax | None:
+    """What could be said of `new`, which has LF line ends, in the place of `start` to `end`.
+
+    None if `stop` has ended the parsing, or that of the text it is put into.
+    """
+    parsed = syntax.with_text(start, end, new, stop) if syntax.is_current else None
+    if parsed is None:
+        return None
+    text, tree = parsed
     (first, _), (last, last_point) = place(text, start), place(text, start + len(new))
     marks = Marks(syntax.grammar, tree, first, last)
     tokens = list(leaves(tree, first, last))

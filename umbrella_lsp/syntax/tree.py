@@ -1,17 +1,22 @@
 """A text with its syntax tree and its outline, kept in step through edits. Pure; knows nothing of cursors.
 
-What is found out about a document as a whole is found out once: an edit costs what it touches. Places in
-here are tree-sitter's, rows and UTF-8 bytes; what leaves the package counts code points.
+What is found out about a document as a whole is found out once: an edit costs what it touches. But where
+errors are all over a long text, tree-sitter begins again nearly from the front at each edit. So parsing is
+apart from editing and can be broken off: meanwhile the old tree, with everything moved to where it is now,
+tells what surrounds a place. Places in here are tree-sitter's, rows and UTF-8 bytes; what leaves the package
+counts code points.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, get_args
 
-from tree_sitter import Node, Point, QueryCursor, Tree
+from tree_sitter import Node, Parser, Point, QueryCursor, Tree
 
 from umbrella_lsp.syntax.facts import Definition, DefinitionKind
 from umbrella_lsp.syntax.grammar import Loaded, load
@@ -34,6 +39,21 @@ class Outline:
     definitions: tuple[Definition, ...] = ()
 
 
+class _Written(NamedTuple):
+    """What lay between `start` and `old_end` has come to lie between `start` and `end`."""
+
+    start: Point
+    old_end: Point
+    end: Point
+
+    def moved(self, point: Point) -> Point:
+        """Where something is after it."""
+        if point < self.old_end:
+            return point
+        column = point.column + (self.end.column - self.old_end.column) * (point.row == self.old_end.row)
+        return Point(point.row + self.end.row - self.old_end.row, column)
+
+
 class Placed(NamedTuple):
     """A definition, or an import, and where it is."""
 
@@ -48,10 +68,12 @@ class Placed(NamedTuple):
     is_broken: bool = False
     """Only its beginning could be made out."""
 
-    def moved(self, rows: int) -> Placed:
-        """The same, so many rows further down."""
-        body = self.body and _lower(self.body, rows)
-        return self._replace(start=_lower(self.start, rows), end=_lower(self.end, rows), body=body)
+    def moved(self, written: _Written) -> Placed:
+        """Where it is after a change."""
+        if self.end < written.old_end:
+            return self
+        body = self.body and written.moved(self.body)
+        return self._replace(start=written.moved(self.start), end=written.moved(self.end), body=body)
 
     def definition(self, text: Text) -> Definition:
         """As the rest of the program knows it."""
@@ -61,8 +83,34 @@ class Placed(NamedTuple):
         return Definition(kind, self.name, self.start.row, last, len(head), self.header)
 
 
-def _lower(point: Point, rows: int) -> Point:
-    return Point(point.row + rows, point.column)
+class _Held:
+    """What a text imports and defines."""
+
+    def __init__(self, placed: list[Placed]) -> None:
+        self.placed = placed
+        """In order, with the variables of functions: what holds them may become another thing any time."""
+
+    @cached_property
+    def definitions(self) -> list[Placed]:
+        """In order, without the variables of functions."""
+        found: list[Placed] = []
+        function_end = Point(0, 0)
+        for placed in self.placed:
+            if placed.kind == "variable" and placed.start < function_end:
+                continue
+            if placed.kind == "function" and placed.body is not None and placed.end > function_end:
+                function_end = placed.end
+            if placed.kind != "import":
+                found.append(placed)
+        return found
+
+    @cached_property
+    def by_name(self) -> dict[str, list[Placed]]:
+        """The definitions."""
+        found = defaultdict[str, list[Placed]](list)
+        for placed in self.definitions:
+            found[placed.name].append(placed)
+        return found
 
 
 def place(text: Text, offset: int) -> tuple[int, Point]:
@@ -109,72 +157,119 @@ def leaves(tree: Tree, start: int, end: int) -> Iterator[Node]:
         node = cursor.node
 
 
+def _never() -> bool:
+    return False
+
+
+def _edit(tree: Tree, old: Text, new: Text, start: int, end: int, text: str) -> _Written:
+    """Move what is in `tree` to where it is in `new`, where `text` took the place of `start` to `end`."""
+    (start_byte, start_point), (end_byte, end_point) = place(old, start), place(old, end)
+    new_end_byte, new_end_point = place(new, start + len(text))
+    tree.edit(start_byte, end_byte, new_end_byte, start_point, end_point, new_end_point)
+    return _Written(start_point, end_point, new_end_point)
+
+
+def _parsed(parser: Parser, text: Text, old: Tree, stop: Callable[[], bool]) -> Tree | None:
+    """The tree of `text`; None if `stop` has ended it, and the same call goes on with it."""
+    try:
+        return parser.parse(lambda byte, _: text.read(byte), old, progress_callback=lambda *_: stop())
+    except ValueError:
+        return None
+
+
 class SyntaxTree:
     """A text, its tree and its outline. The text has LF line ends and no lone surrogates."""
 
     def __init__(self, grammar: Loaded, text: Text) -> None:
         self.grammar = grammar
         self.text = text
-        self.tree = grammar.parser.parse(lambda byte, _: text.read(byte))
-        self._placed = sorted(self._found(0, text.line_count))
-        """In order, with the variables of functions: what holds them may become another thing any time."""
+        self._parser = Parser(grammar.language)
+        """Its own: what is broken off goes on where it was."""
+        self.tree = self._parser.parse(lambda byte, _: text.read(byte))
+        """That of `text`, or of an earlier one with everything moved to where it is now."""
+        self._touched: tuple[int, int] | None = None
+        """The first and the last row written to since the tree was that of the text."""
+        self.is_slow = False
+        """The last attempt at parsing was broken off."""
+        self._held = _Held(sorted(self._found(0, text.line_count)))
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the tree is that of the text."""
+        return self._touched is None
 
     def replace(self, start: int, end: int, new: str) -> None:
-        """Bring it to the text with `new` in the place of what lies from `start` to `end`."""
-        rows = self.text.line_count
-        old = self.tree
-        self.text, self.tree, touched = self._parsed(old, start, end, new)
-        rows = self.text.line_count - rows
-        # Rows, of the new text, in which anything can differ.
-        ranges = old.changed_ranges(self.tree)
-        first = min([touched[0], *(r.start_point.row for r in ranges)])
-        last = max([touched[1], *(r.end_point.row for r in ranges)])
-        end = bisect_left(self._placed, (Point(last + 1 - rows, 0),))
-        kept = [p for p in self._placed[:end] if p.end.row < first]
-        kept += [p.moved(rows) for p in self._placed[end:]] if rows else self._placed[end:]
-        for placed in self._found(first, last + 1):
-            insort(kept, placed)
-        # How far an error reaches is no change to tree-sitter, so something that came of one may be left.
-        has_errors = self.tree.root_node.has_error
-        self._placed = kept if has_errors else [p for p in kept if not p.is_broken]
+        """Put `new` in the place of what lies from `start` to `end`. The tree follows with `catch_up`."""
+        before = self.text
+        self.text = before.replaced(start, end, new)
+        written = _edit(self.tree, before, self.text, start, end, new)
+        self._parser.reset()
+        first, last = written.start.row, written.end.row
+        if rows := self.text.line_count - before.line_count:
+            placed = self._held.placed
+            left = (p for p in placed if not written.start <= p.start < written.old_end)
+            self._held = _Held([p.moved(written) for p in left])
+        if self._touched is not None:
+            first, last = min(first, self._touched[0]), max(last, self._touched[1] + rows)
+        self._touched = first, last
 
-    def with_text(self, start: int, end: int, new: str) -> tuple[Text, Tree]:
-        """The text and the tree that `replace` would lead to. Changes nothing."""
-        text, tree, _ = self._parsed(self.tree.copy(), start, end, new)
-        return text, tree
+    def catch_up(self, stop: Callable[[], bool] = _never) -> bool:
+        """Make the tree that of the text; False if `stop`, which is asked all the time, has ended that.
+
+        What was done till then is not done again, unless the text is changed meanwhile.
+        """
+        if self._touched is None:
+            return True
+        text, old = self.text, self.tree
+        new = _parsed(self._parser, text, old, stop)
+        self.is_slow = new is None
+        if new is None:
+            return False
+        # Rows in which anything can differ.
+        ranges = old.changed_ranges(new)
+        first = min([self._touched[0], *(r.start_point.row for r in ranges)])
+        last = max([self._touched[1], *(r.end_point.row for r in ranges)])
+        self.tree, self._touched = new, None
+        placed = self._held.placed
+        at = bisect_left(placed, (Point(last + 1, 0),))
+        kept = [p for p in placed[:at] if p.end.row < first] + placed[at:]
+        for found in self._found(first, last + 1):
+            insort(kept, found)
+        # How far an error reaches is no change to tree-sitter, so something that came of one may be left.
+        has_errors = new.root_node.has_error
+        kept = kept if has_errors else [p for p in kept if not p.is_broken]
+        if kept != placed:
+            self._held = _Held(kept)
+        return True
+
+    def with_text(
+        self, start: int, end: int, new: str, stop: Callable[[], bool] = _never
+    ) -> tuple[Text, Tree] | None:
+        """The text and the tree that `replace` and `catch_up` would lead to. Keeps neither.
+
+        None if `stop` has ended it.
+        """
+        text, copy = self.text.replaced(start, end, new), self.tree.copy()
+        _edit(copy, self.text, text, start, end, new)
+        tree = _parsed(Parser(self.grammar.language), text, copy, stop)
+        self.is_slow = tree is None
+        return None if tree is None else (text, tree)
 
     @property
     def imports(self) -> tuple[str, ...]:
         """Statements that bring in names, in order."""
-        return tuple(dict.fromkeys(p.header for p in self._placed if p.kind == "import"))
+        return tuple(dict.fromkeys(p.header for p in self._held.placed if p.kind == "import"))
 
     def definitions(self, before: Point | None = None) -> list[Placed]:
         """Those that begin before a place, or all of them, in order; but for variables of functions."""
-        found: list[Placed] = []
-        function_end = Point(0, 0)
-        for placed in self._placed[: bisect_left(self._placed, (before,)) if before else None]:
-            if placed.kind == "variable" and placed.start < function_end:
-                continue
-            if placed.kind == "function" and placed.body is not None and placed.end > function_end:
-                function_end = placed.end
-            if placed.kind != "import":
-                found.append(placed)
-        return found
+        found = self._held.definitions
+        return found[: bisect_left(found, (before,))] if before else found
 
     def named(self, names: set[str], line: int, most: int) -> tuple[Definition, ...]:
         """The definitions of `names`, in order: if there are more than `most`, those nearest to `line`."""
-        found = [p for p in self.definitions() if p.name in names]
+        found = sorted(p for name in names for p in self._held.by_name.get(name, ()))
         found = sorted(found, key=lambda p: abs(p.start.row - line))[:most]
         return tuple(p.definition(self.text) for p in sorted(found, key=lambda p: p.start))
-
-    def _parsed(self, old: Tree, start: int, end: int, new: str) -> tuple[Text, Tree, tuple[int, int]]:
-        """Text, tree, and the first and last row that were written. Puts the edit into `old`."""
-        text = self.text.replaced(start, end, new)
-        (start_byte, start_point), (end_byte, end_point) = place(self.text, start), place(self.text, end)
-        new_end_byte, new_end_point = place(text, start + len(new))
-        old.edit(start_byte, end_byte, new_end_byte, start_point, end_point, new_end_point)
-        tree = self.grammar.parser.parse(lambda byte, _: text.read(byte), old)
-        return text, tree, (start_point.row, new_end_point.row)
 
     def _found(self, first: int, end: int) -> list[Placed]:
         """What the outline's query finds that touches the rows from `first` on and before `end`."""

@@ -66,8 +66,9 @@ def test_random_edits_lead_to_the_facts_of_a_fresh_parse(
         end = min(start + size, len(text))
         text = text[:start] + new + text[end:]
         tree.replace(start, end, new)
+        assert tree.catch_up()
         assert str(tree.text) == text
-        whole = [p for p in tree._placed if not p.is_broken]
+        whole = [p for p in tree._held.placed if not p.is_broken]
         assert whole == sorted(p for p in tree._found(0, len(text)) if not p.is_broken)
         offset = round(cursor * len(text))
         # Asking for what is not there changes nothing, and no place is one where a question fails.
@@ -96,5 +97,6 @@ def test_a_key_in_a_long_file_looks_at_few_of_its_definitions(monkeypatch: pytes
     monkeypatch.setattr(SyntaxTree, "_placed_at", counting)
     offset = source.index("return 1000")
     tree.replace(offset, offset, "x = 1\n        ")
+    tree.catch_up()
     assert set(looked_at) <= {"C1000", "f1000", "x"}
     assert [d.line for d in tree.named({"f999", "f1000", "f1001"}, 0, 9)] == [4996, 5001, 5007]
