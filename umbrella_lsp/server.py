@@ -314,7 +314,7 @@ class UmbrellaServer(LanguageServer):
         if progress.state == "begin":
             token = self._token = f"umbrella-{next(self._numbers)}"
             with suppress(JsonRpcException):  # A client that refuses is not shown any.
-                await self.work_done_progress.create_async(token)
+                await self.work_done_progress.create_async(token)  # pyright: ignore[reportUnknownMemberType]
             self.work_done_progress.begin(
                 token, types.WorkDoneProgressBegin("Umbrella: reading the workspace", message=said)
             )

@@ -3,85 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
 from engine.protocol import StopReason
-from tests.umbrella_lsp.cursor import CURSOR, at_cursor
-from tests.umbrella_lsp.fakes import Dialogue, NoSyntax, ScriptedStreams, Stream, events, piece
-from tests.umbrella_lsp.waiting import PATIENCE_S, until
+from tests.umbrella_lsp.cursor import at_cursor
+from tests.umbrella_lsp.fakes import NoSyntax, ScriptedStreams, events, piece
+from tests.umbrella_lsp.typist import URI, Typist, play, text_of
+from tests.umbrella_lsp.waiting import until
 from umbrella_lsp.completer import Completer
-from umbrella_lsp.document import Document
-from umbrella_lsp.outcome import Outcome
-from umbrella_lsp.pace import Speed, Speedometer
 from umbrella_lsp.settings import Settings
-
-URI = "file:///home/someone/app.py"
-
-
-class Typist:
-    """An editor with one document, whose states a test writes down with the cursor in them."""
-
-    def __init__(self, speed: Speed | None = None) -> None:
-        self.engine = Dialogue()
-        self.better: list[str] = []
-        self.completer = Completer(
-            self.engine,
-            NoSyntax(),
-            settings=Settings(min_confidence=0.0),
-            speed=Speedometer(speed),
-            better=self.better.append,
-        )
-        self.document = Document.of(URI, "", "python", 0)
-        self.offset = 0
-
-    def types(self, marked: str) -> None:
-        """The document becomes what `marked` shows."""
-        before, after = marked.split(CURSOR)
-        version = (self.document.version or 0) + 1
-        self.document, self.offset = Document.of(URI, before + after, "python", version), len(before)
-        self.completer.changed(self.document)
-
-    def asks(self, *, invoked: bool = False) -> asyncio.Task[Outcome]:
-        work = self.completer.complete(
-            self.document, self.offset, invoked=invoked, latest=lambda: self.document
-        )
-        return asyncio.create_task(work)
-
-    async def stream(self, number: int) -> Stream:
-        """The engine's stream of that number, counted from 1, once it was asked for."""
-        await until(lambda: len(self.engine.streams) >= number)
-        return self.engine.streams[number - 1]
-
-    async def shown(self, marked: str, *pieces: str) -> Outcome:
-        """`pieces` are suggested at the cursor of `marked`."""
-        self.types(marked)
-        asked = self.asks()
-        stream = await self.stream(len(self.engine.streams) + 1)
-        for text in pieces:
-            stream.say(text)
-        stream.end()
-        return await asked
-
-
-def text_of(outcome: Outcome) -> str:
-    return outcome.suggestion.text if outcome.suggestion else ""
-
-
-Scenario = Callable[[Typist], Awaitable[None]]
-
-
-def play(scenario: Scenario, speed: Speed | None = None) -> None:
-    async def run() -> None:
-        typist = Typist(speed)
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await scenario(typist)
-        finally:
-            typist.completer.close()
-
-    asyncio.run(run())
 
 
 def test_typing_along_a_suggestion_asks_no_engine() -> None:
@@ -340,100 +271,6 @@ def test_closing_a_document_closes_its_streams() -> None:
     play(scenario)
 
 
-SLOW = Speed(pass_ms=1000.0, draft_ms=20.0)
-
-
-def test_a_slow_target_lets_the_draft_answer_first_and_is_asked_after_a_pause() -> None:
-    async def scenario(typist: Typist) -> None:
-        typist.types("total = ‸\n")
-        asked = typist.asks()
-        draft = await typist.stream(1)
-        assert (draft.call.umbrella.tier, draft.call.umbrella.priority) == ("draft", "typing")
-        draft.end("sum(values_of(account))")
-        outcome = await asked
-        assert (text_of(outcome), outcome.tier) == ("sum(values_of(account))", "draft")
-        target = await typist.stream(2)
-        assert target.call.umbrella.tier == "target"
-        assert typist.better == []
-        target.end("sum(values_of(account)) + 1")
-        await until(lambda: typist.better)
-        outcome = await typist.asks()
-        assert (text_of(outcome), outcome.tier) == ("sum(values_of(account)) + 1", "target")
-
-    play(scenario, SLOW)
-
-
-def test_what_the_user_has_begun_to_accept_is_not_replaced_by_the_target() -> None:
-    async def scenario(typist: Typist) -> None:
-        typist.types("total = ‸\n")
-        asked = typist.asks()
-        (await typist.stream(1)).end("sum(values_of(account))")
-        await asked
-        target = await typist.stream(2)
-        typist.types("total = s‸\n")
-        assert text_of(await typist.asks()) == "um(values_of(account))"
-        assert not target.is_closed
-        target.end("sorted(names)")
-        await until(lambda: target.is_closed)
-        outcome = await typist.asks()
-        assert (text_of(outcome), outcome.tier) == ("um(values_of(account))", "draft")
-
-    play(scenario, SLOW)
-
-
-def test_a_slow_target_may_replace_what_nobody_has_begun_to_accept() -> None:
-    async def scenario(typist: Typist) -> None:
-        typist.types("total = ‸\n")
-        asked = typist.asks()
-        (await typist.stream(1)).end("sum(values_of(account))")
-        await asked
-        (await typist.stream(2)).end("max(prices)")
-        await until(lambda: typist.better)
-        assert text_of(await typist.asks()) == "max(prices)"
-
-    play(scenario, SLOW)
-
-
-def test_keys_typed_without_a_pause_cost_a_slow_target_nothing() -> None:
-    async def scenario(typist: Typist) -> None:
-        for size in range(1, 9):
-            typist.types(f"{'quantity'[:size]}‸\n")
-            asked = typist.asks()
-            (await typist.stream(size)).end("_of(everything)")
-            await asked
-        assert {stream.call.umbrella.tier for stream in typist.engine.streams} == {"draft"}
-
-    play(scenario, SLOW)
-
-
-def test_who_asks_gets_the_slow_target_at_once() -> None:
-    async def scenario(typist: Typist) -> None:
-        typist.types("total = ‸\n")
-        asked = typist.asks(invoked=True)
-        target = await typist.stream(1)
-        assert target.call.umbrella.tier == "target"
-        target.end("1")
-        assert text_of(await asked) == "1"
-
-    play(scenario, SLOW)
-
-
-def test_without_a_draft_a_slow_target_is_waited_for_and_a_key_before_its_turn_costs_it_nothing() -> None:
-    async def scenario(typist: Typist) -> None:
-        for text in ("t‸", "to‸", "tot‸"):
-            typist.types(text)
-            asked = typist.asks()
-            await asyncio.sleep(0)
-            asked.cancel()
-        assert typist.engine.streams == []
-        typist.types("total = ‸\n")
-        asked = typist.asks()
-        (await typist.stream(1)).end("1")
-        assert text_of(await asked) == "1"
-
-    play(scenario, Speed(pass_ms=1000.0))
-
-
 def test_each_accept_in_a_row_finds_what_follows_it_fetched_ahead() -> None:
     async def scenario(typist: Typist) -> None:
         await typist.shown("x = ‸\n", "1")
@@ -462,19 +299,6 @@ def test_what_follows_an_accept_has_to_be_as_likely_as_anything_else() -> None:
     asyncio.run(scenario())
 
 
-def test_a_key_before_the_engine_is_asked_leaves_it_alone() -> None:
-    async def scenario(typist: Typist) -> None:
-        for text in ("t‸", "to‸"):
-            typist.types(text)
-            asked = typist.asks()
-            await asyncio.sleep(0)
-        typist.types("tot‸")
-        assert (await asked).reason == "outdated"
-        assert typist.engine.streams == []
-
-    play(scenario, Speed(pass_ms=1000.0))
-
-
 @pytest.mark.parametrize("has_spoken", [False, True])
 def test_other_settings_end_what_was_asked_under_the_old_ones(has_spoken: bool) -> None:
     async def scenario(typist: Typist) -> None:
@@ -490,45 +314,3 @@ def test_other_settings_end_what_was_asked_under_the_old_ones(has_spoken: bool) 
         assert len(typist.engine.streams) == has_spoken
 
     play(scenario)
-
-
-def test_the_editor_is_told_of_what_the_target_adds_to_what_was_begun_meanwhile() -> None:
-    async def scenario(typist: Typist) -> None:
-        typist.types("total = ‸\n")
-        asked = typist.asks()
-        (await typist.stream(1)).end("sum(values)")
-        await asked
-        target = await typist.stream(2)
-        typist.types("total = s‸\n")
-        assert text_of(await typist.asks()) == "um(values)"
-        target.end("sum(values) + 1")
-        await until(lambda: typist.better)
-        assert text_of(await typist.asks()) == "um(values) + 1"
-        assert len(typist.engine.streams) == 2
-
-    play(scenario, SLOW)
-
-
-@pytest.mark.parametrize(("said", "place"), [("", "total = ‸\n"), ("max(prices)", "total = m‸\n")])
-def test_a_slow_target_is_not_asked_again_what_it_has_answered(
-    monkeypatch: pytest.MonkeyPatch, said: str, place: str
-) -> None:
-    monkeypatch.setattr("umbrella_lsp.completer.pause_ms", lambda *_: 0.0)
-
-    async def scenario(typist: Typist) -> None:
-        typist.types("total = ‸\n")
-        asked = typist.asks()
-        (await typist.stream(1)).end("m(values_of(account))")
-        await asked
-        target = await typist.stream(2)
-        typist.types("total = m‸\n")
-        await typist.asks()
-        target.end(said)
-        await until(lambda: target.is_closed)
-        typist.types(place)
-        assert (await typist.asks()).tier == "draft"
-        for _ in range(9):
-            await asyncio.sleep(0)  # It would be asked by then.
-        assert len(typist.engine.streams) == 2
-
-    play(scenario, SLOW)

@@ -32,7 +32,7 @@ class Question(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """The one of the two that was asked for."""
+    """The one of the two that was asked for, or neither if nothing can be told."""
 
     cursor: CursorSyntax | None = None
     inserted: InsertedSyntax | None = None

@@ -49,6 +49,8 @@ def answer(trees: dict[str, SyntaxTree], question: Question, clock: Callable[[],
         return clock() > end_s
 
     tree.catch_up(stop)
+    if tree.is_rubble:
+        return Answer()
     about = question.about
     if isinstance(about, int):
         return Answer(cursor=cursor_syntax(tree, about))

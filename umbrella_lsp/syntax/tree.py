@@ -25,6 +25,8 @@ from umbrella_lsp.text import Text
 
 MAX_SOURCE_CHARS = 1_000_000
 """Longer files of a workspace are generated ones, and are not worth the time it takes to parse them."""
+MAX_RUBBLE = 10_000
+"""Tokens and trees side by side in one error. Every question would go through all of them."""
 MAX_HEADER_CHARS = 1_000
 """Of a definition without a body, and of an import."""
 
@@ -197,6 +199,12 @@ class SyntaxTree:
     def is_current(self) -> bool:
         """Whether the tree is that of the text."""
         return self._touched is None
+
+    @property
+    def is_rubble(self) -> bool:
+        """Whether there is no structure in a long text, as where its language is another one."""
+        root = self.tree.root_node
+        return root.is_error and root.child_count > MAX_RUBBLE
 
     def replace(self, start: int, end: int, new: str) -> None:
         """Put `new` in the place of what lies from `start` to `end`. The tree follows with `catch_up`."""
