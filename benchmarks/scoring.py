@@ -10,9 +10,9 @@ from difflib import SequenceMatcher
 from itertools import pairwise
 from statistics import fmean
 
-from benchmarks.cursors import Cursor
 from tree_sitter import Parser
 
+from benchmarks.cursors import Cursor
 from umbrella_lsp.syntax.grammar import load
 from umbrella_lsp.syntax.languages import GRAMMARS
 

@@ -142,21 +142,24 @@ class EngineClient:
             self._http = None
 
     async def _connections(self) -> httpx.AsyncClient:
-        # Deferred, and on a thread: it costs more to import than all else a client does before its
-        # first request. A language server answers `initialize` first, and goes on answering meanwhile.
-        await asyncio.to_thread(import_module, "httpx")
+        if self._http is None:
+            # Deferred, and on a thread: it costs more to import than all else a client does before its
+            # first request. A language server answers `initialize` first, and goes on answering meanwhile.
+            await asyncio.to_thread(import_module, "httpx")
+            self._http = self._http or self._connected()
+        return self._http
+
+    def _connected(self) -> httpx.AsyncClient:
         import httpx
 
-        if self._http is None:
-            socket = self.endpoint.socket
-            self._http = httpx.AsyncClient(
-                transport=httpx.AsyncHTTPTransport(uds=str(socket) if socket else None, verify=_no_tls()),
-                base_url=self.endpoint.base_url,
-                headers=self.endpoint.headers,
-                timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
-                trust_env=False,
-            )
-        return self._http
+        socket = self.endpoint.socket
+        return httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(socket) if socket else None, verify=_no_tls()),
+            base_url=self.endpoint.base_url,
+            headers=self.endpoint.headers,
+            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
+            trust_env=False,
+        )
 
 
 def fetch_health(endpoint: Endpoint, timeout_s: float = CONNECT_TIMEOUT_S) -> Health:

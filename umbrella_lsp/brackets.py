@@ -185,6 +185,8 @@ class Surroundings:
     """Innermost first."""
     indent: int = 0
     """Columns of blanks before the statement that the last line of code is of."""
+    seems_within: str = ""
+    """What `within` is by the text before the cursor alone, whatever else is known of it."""
 
 
 def _statement_indent(prefix: str, brackets: Iterable[Bracket]) -> int:
@@ -254,4 +256,4 @@ def surroundings(prefix: str, suffix: str, language: str) -> Surroundings:
         Opened(one.char, one.indent, one.is_above, closed.get(i, len(suffix) if least > one.indent else None))
         for i, one in enumerate(stack)
     )
-    return Surroundings(within, opened, _statement_indent(prefix, above.brackets))
+    return Surroundings(within, opened, _statement_indent(prefix, above.brackets), above.within)

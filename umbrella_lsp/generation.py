@@ -122,7 +122,7 @@ class Generation:
     @property
     def raw(self) -> str:
         """The main text as it came."""
-        return self._texts[0].raw if self._texts else ""
+        return self._texts[0].raw if 0 in self._texts else ""
 
     def agrees(self, document: Document, offset: int) -> bool:
         """Whether what has been typed up to `offset` may yet turn out to be what it says."""

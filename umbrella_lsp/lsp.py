@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from lsprotocol import types
 from lsprotocol.validators import UINTEGER_MAX_VALUE
@@ -15,8 +15,15 @@ from umbrella_lsp.document import Change, Document, Position, PositionEncoding
 if TYPE_CHECKING:
     from umbrella_lsp.outcome import Outcome, Selection
 
+NO_VERSION = -1
 ACCEPTED = "umbrella.accepted"
 """The command of every item: an editor runs it when the item was accepted whole."""
+
+
+class _Server(Protocol):
+    def forget(self, uri: str) -> None:
+        """Act as if the document were not open."""
+        ...
 
 
 class UmbrellaProtocol(LanguageServerProtocol):
@@ -26,13 +33,19 @@ class UmbrellaProtocol(LanguageServerProtocol):
         """Read one message; a request that is none is refused, as every request gets one answer."""
         if data.keys() == {"line", "character"}:
             _mend_position(data)
-        if data.get("method") == types.TEXT_DOCUMENT_INLINE_COMPLETION:
+        method = data.get("method")
+        if method == types.TEXT_DOCUMENT_INLINE_COMPLETION:
             _mend_trigger_kind(data)
+        elif method == types.TEXT_DOCUMENT_DID_CHANGE:
+            _mend_version(data)
         try:
             return super().structure_message(data)
         except JsonRpcException as error:
             if "id" in data and "method" in data:
                 self._send_response(data["id"], error=error.to_response_error())
+            elif method == types.TEXT_DOCUMENT_DID_CHANGE:
+                # What cannot be read has changed the document all the same.
+                cast("_Server", self._server).forget(_uri_of(data))
             raise
 
 
@@ -41,6 +54,25 @@ def _mend_position(data: dict[str, Any]) -> None:
     for name, value in data.items():
         if isinstance(value, int):
             data[name] = min(max(value, 0), UINTEGER_MAX_VALUE)
+
+
+def _text_document(data: dict[str, Any]) -> dict[str, Any]:
+    """What a message says of the document it is about, or nothing."""
+    params = data.get("params")
+    found = cast("dict[str, Any]", params).get("textDocument") if isinstance(params, dict) else None
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+
+
+def _mend_version(data: dict[str, Any]) -> None:
+    """Some clients number no versions, which LSP does not allow here: `NO_VERSION` stands for none."""
+    document = _text_document(data)
+    if document.get("version") is None:
+        document["version"] = NO_VERSION
+
+
+def _uri_of(data: dict[str, Any]) -> str:
+    uri = _text_document(data).get("uri")
+    return uri if isinstance(uri, str) else ""
 
 
 def _mend_trigger_kind(data: dict[str, Any]) -> None:

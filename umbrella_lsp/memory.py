@@ -18,6 +18,8 @@ from umbrella_lsp.text import normalised
 
 MAX_ENTRIES = 250
 MAX_CLOSERS = 4
+MAX_RUN = 20_000
+"""Characters: no suggestion is as long."""
 
 Tier = Literal["target", "draft"]
 
@@ -44,6 +46,8 @@ class Anchor:
         """What was typed to get from here to `offset`, or None if anything else was changed, too."""
         content = document.content
         if document.uri != self.uri or not self.offset <= offset <= len(content):
+            return None
+        if offset - self.offset > MAX_RUN:  # Not worth copying.
             return None
         if content.digest_before(self.offset) != self.before:
             return None
@@ -142,7 +146,10 @@ class Memory:
         The target's before the draft's, then the latest first, and of one place in their own order.
         """
         for entry in self._of(document.uri, offset):
-            # Digests of a long document take longer than a look at what was typed.
+            # Digests of a long document take longer than a look at what was typed, if that is short.
+            longest = max((len(made.fitted.text) for made in entry.texts.values()), default=0)
+            if offset - entry.anchor.offset > 2 * longest:  # A line's end may take two characters.
+                continue
             typed = normalised(document.content.slice(entry.anchor.offset, offset))
             if not any(made.fitted.text.startswith(typed) for made in entry.texts.values()):
                 continue

@@ -250,7 +250,7 @@ def _unit(context: CompletionContext, extent: Extent) -> str:
 
     A string that is not closed yet is code to syntax.
     """
-    if context.language in PROSE or extent.around.within or scan(context.prefix, context.language).within:
+    if context.language in PROSE or extent.around.within or extent.around.seems_within:
         return ""
     return unit_of(context.prefix + context.suffix)
 

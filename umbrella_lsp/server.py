@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
-from pygls.io_ import StdinAsyncReader, StdoutWriter, run_async
+from pygls.io_ import StdoutWriter, run_async
 from pygls.lsp.server import LanguageServer
 
 from engine import __version__
@@ -29,6 +29,7 @@ from umbrella_lsp import lsp
 from umbrella_lsp.document import Document, DocumentStore, PositionEncoding, language_of, path_of
 from umbrella_lsp.errors import EngineLost, UmbrellaError
 from umbrella_lsp.settings import Settings, read_settings
+from umbrella_lsp.stdin import stdin_reader
 from umbrella_lsp.supersede import LatestOnly
 
 if TYPE_CHECKING:
@@ -100,9 +101,11 @@ class UmbrellaServer(LanguageServer):
     async def serve(self) -> None:
         """Talk over stdin and stdout until one of them ends or the client says so; then put all away."""
         self.protocol.set_writer(StdoutWriter(sys.stdout.buffer))
-        reader = StdinAsyncReader(sys.stdin.buffer, self.thread_pool)
         try:
-            await run_async(threading.Event(), reader, self.protocol, None, self.report_server_error)
+            with suppress(asyncio.IncompleteReadError):  # It ended amid a message.
+                await run_async(
+                    threading.Event(), stdin_reader(), self.protocol, None, self.report_server_error
+                )
         finally:
             # Many an editor only closes the pipe.
             with suppress(TimeoutError):
@@ -129,10 +132,17 @@ class UmbrellaServer(LanguageServer):
         identifier = params.text_document
         before = self._documents.get(identifier.uri)
         changes = map(lsp.change, params.content_changes)
-        edits = self._documents.change(identifier.uri, identifier.version, changes)
+        version = None if identifier.version == lsp.NO_VERSION else identifier.version
+        edits = self._documents.change(identifier.uri, version, changes)
         after = self._documents.get(identifier.uri)
         if self._ready and before and after:
             self._ready.changed(before, edits, after)
+
+    def forget(self, uri: str) -> None:
+        """Act as if the document were not open: what it holds is not known any more."""
+        if self._documents.get(uri):
+            _log.warning("a change that makes no sense was ignored, and its document with it: open it again")
+            self._close_document(uri)
 
     def _did_close(self, params: types.DidCloseTextDocumentParams) -> None:
         self._close_document(params.text_document.uri)

@@ -49,6 +49,8 @@ class Reading:
     problems: tuple[str, ...] = ()
 
 
+_CLIENTS_OWN = {"server"}
+"""What editors keep in the same section, about how they start us."""
 _LIMITS = {
     "max_lines": (1, 100),
     "max_tokens": (1, 1024),
@@ -72,6 +74,8 @@ def read_settings(base: Settings, data: object) -> Reading:
     chosen: dict[str, Any] = {}
     problems: list[str] = []
     for key, sent in cast("Mapping[str, object]", data).items():
+        if key in _CLIENTS_OWN:
+            continue
         value = _as_kept(sent, kinds.get(key))
         if key not in kinds:
             problems.append(f"umbrella.{key} is no setting; there are {', '.join(kinds)}")

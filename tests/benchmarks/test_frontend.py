@@ -47,7 +47,7 @@ def test_every_row_has_a_rule_more_than_the_one_above():
 
 
 def test_nothing_is_shown_that_the_model_does_not_think_likely():
-    engine = ScriptedStreams([[piece("4", logprob=-20.0), *events()]])
+    engine = ScriptedStreams([[piece("4", tokens=((0, -20.0),)), *events()]])
     found = answers(engine)
     assert (found["+ post-processing"].text, found["+ silence"].text) == ("4", "")
 

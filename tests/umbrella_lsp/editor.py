@@ -117,6 +117,11 @@ class Editor:
         protocol._send_data({"jsonrpc": "2.0", "id": request, "method": method, "params": params})
         return asyncio.wrap_future(answer)
 
+    def tell_change(self, params: object) -> None:
+        """Send a change with parameters that this client's library would not send."""
+        message = {"jsonrpc": "2.0", "method": types.TEXT_DOCUMENT_DID_CHANGE, "params": params}
+        self.client.protocol._send_data(message)
+
     def cancel(self, request: str) -> None:
         self.client.cancel_request(types.CancelParams(request))
 
@@ -149,6 +154,7 @@ async def an_editor(runtime_dir: Path, *options: str, settings: object = None) -
         editor.refreshed.append(params)
 
     def progress(params: types.ProgressParams) -> None:
+        assert params.value is not None
         editor.progress.append(params.value["kind"])
 
     def create(_params: types.WorkDoneProgressCreateParams) -> None:

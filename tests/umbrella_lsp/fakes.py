@@ -25,9 +25,7 @@ def piece(
 ) -> StreamEvent:
     """One event of a stream; of its `tokens`, where each begins in the whole text and its log-probability."""
     offsets, logprobs = tuple(at for at, _ in tokens), tuple(logprob for _, logprob in tokens)
-    reply = UmbrellaReply(
-        TIMINGS, COUNTS, index=index, logprobs=logprobs, text_offsets=offsets, stop=stop
-    )
+    reply = UmbrellaReply(TIMINGS, COUNTS, index=index, logprobs=logprobs, text_offsets=offsets, stop=stop)
     return StreamEvent(text, reply, final)
 
 

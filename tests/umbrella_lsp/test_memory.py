@@ -12,6 +12,7 @@ from tests.umbrella_lsp.cursor import at_cursor
 from umbrella_lsp.document import Document
 from umbrella_lsp.memory import MAX_ENTRIES, Anchor, Entry, Made, Memory, Tier
 from umbrella_lsp.postprocess import Fitted
+from umbrella_lsp.text import Text
 
 
 def put(memory: Memory, marked: str, *texts: str, replaces: int = 0, tier: Tier = "target") -> Entry:
@@ -110,6 +111,25 @@ def test_the_likelihood_left_is_that_of_the_first_line_of_what_is_left() -> None
     assert made.likelihood_after(3) == pytest.approx(-3.0)
     assert made.likelihood_after(7) == pytest.approx(-0.5)
     assert math.isclose(Made(Fitted("ab")).likelihood_after(0), 0.0)
+
+
+def test_what_was_made_far_away_costs_no_copy_of_what_lies_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = Document.of("file:///home/someone/app.py", "x = 1\n" * 50_000, "python")
+    memory = Memory()
+    for line in range(50):
+        anchor = Anchor.at(document, line * 6)
+        memory.entry(anchor, "target").texts = {0: Made(Fitted("x = 1\nx"))}
+        assert anchor.run_to(document, len(document.content)) is None
+    copied: list[int] = []
+    cut = Text.slice
+
+    def counted(text: Text, start: int, end: int) -> str:
+        copied.append(end - start)
+        return cut(text, start, end)
+
+    monkeypatch.setattr(Text, "slice", counted)
+    assert [*memory.left(document, len(document.content))] == []
+    assert sum(copied) < 1000
 
 
 def test_only_so_many_are_kept() -> None:

@@ -113,6 +113,29 @@ def test_a_cancelled_request_is_answered_so_and_closes_the_engines_stream(
     asyncio.run(scenario())
 
 
+def test_changes_without_a_version_are_taken_in_and_what_is_no_change_makes_its_document_unknown(
+    engine: Script, runtime_dir: Path
+) -> None:
+    engine.say("name")
+
+    async def scenario() -> None:
+        async with an_editor(runtime_dir) as editor:
+            await editor.initialize()
+            editor.open(URI, "x = \n")
+            start = {"line": 0, "character": 0}
+            change = {"range": {"start": start, "end": start}, "text": "# "}
+            for version in ({"version": None}, {}):
+                editor.tell_change({"textDocument": {"uri": URI, **version}, "contentChanges": [change]})
+            assert items(await editor.ask(URI, 0, 8)) == [("name", at(0, 8))]
+            assert engine.asked.get_nowait()["umbrella"]["segments"][0]["text"] == "# # x = "
+            editor.tell_change({"textDocument": {"uri": URI, "version": 2}, "contentChanges": 7})
+            assert await editor.ask(URI, 0, 8) is None
+            await editor.end()
+        assert "# # x" not in editor.stderr
+
+    asyncio.run(scenario())
+
+
 def test_a_newer_request_supersedes_and_a_change_that_contradicts_closes_the_stream(
     engine: Script, runtime_dir: Path
 ) -> None:
@@ -153,6 +176,7 @@ def test_an_item_tells_where_it_came_from_and_its_command_says_that_it_was_accep
             assert command is not None
             assert command.arguments is not None
             about = command.arguments[0]
+            assert about is not None
             assert (about["source"], about["tier"], about["version"]) == ("new", "target", 1)
             assert about["server_ms"] > 0
             params = types.ExecuteCommandParams(command.command, arguments=command.arguments)

@@ -44,8 +44,9 @@ def test_a_list_of_texts_is_read_as_one() -> None:
     assert read_settings(Settings(), {"secret_files": ["*.x"]}).settings == Settings(secret_files=("*.x",))
 
 
-def test_an_editor_with_nothing_to_say_is_no_problem() -> None:
-    assert read_settings(Settings(), None).problems == ()
+@pytest.mark.parametrize("data", [None, {"server": {"path": "umbrella-lsp"}}], ids=["nothing", "its own"])
+def test_an_editor_with_nothing_to_say_to_us_is_no_problem(data: object) -> None:
+    assert read_settings(Settings(), data).problems == ()
 
 
 def test_a_home_folder_in_the_engines_configuration_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,9 +50,11 @@ def target() -> Pass:
 
 @pytest.fixture
 def engine(target: Pass) -> Iterator[RunningEngine]:
-    with tempfile.TemporaryDirectory(prefix="umb-") as folder:
-        with slowed_engine(Path(folder), 1000.0, in_layer=target) as engine:
-            yield engine
+    with (
+        tempfile.TemporaryDirectory(prefix="umb-") as folder,
+        slowed_engine(Path(folder), 1000.0, in_layer=target) as engine,
+    ):
+        yield engine
 
 
 class Window:
