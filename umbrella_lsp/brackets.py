@@ -127,11 +127,14 @@ def scan(text: str, language: str, within: str = "") -> Scan:
         if token[0] in BRACKETS:
             found.append(Bracket(match.start() - shift, token))
             continue
+        is_first, is_last = within and not match.start(), match.end() == len(source)
+        if not (is_first or is_last):
+            continue
         delimiter = next(known for known in _DELIMITERS if token.startswith(known))
         is_line_comment = delimiter in ("#", "//", "--")
         is_open = is_line_comment or not _is_closed(token, delimiter)
-        ends_within = delimiter if is_open and match.end() == len(source) else ""
-        if within and match.start() == 0 and not ends_within and (is_line_comment or not is_open):
+        ends_within = delimiter if is_open and is_last else ""
+        if is_first and not ends_within and (is_line_comment or not is_open):
             left_at = match.end() - shift
     return Scan(tuple(found), ends_within, left_at)
 
@@ -148,6 +151,9 @@ def unmatched(brackets: Iterable[Bracket]) -> tuple[list[Bracket], list[Bracket]
             openers.append(bracket)
             continue
         wanted = PAIRS[bracket.char]
+        if openers and openers[-1].char == wanted:
+            openers.pop()
+            continue
         at = next((i for i in reversed(range(len(openers))) if openers[i].char == wanted), None)
         if at is not None:
             del openers[at:]

@@ -245,6 +245,16 @@ def _without_blanks(text: str, rest: str) -> str:
     return "\n".join(lines).rstrip()
 
 
+def _is_echo(text: str, context: CompletionContext) -> bool:
+    """Whether `text` is no more than what the engine was shown right of the cursor, and is left of it by now.
+
+    Brackets and quotes are not asked about: another one may be needed.
+    """
+    shown = next((segment.text for segment in context.segments if segment.kind == "suffix"), "")
+    is_passed = shown.split("\n", 1)[0] != context.after
+    return is_passed and shown.startswith(text.strip()) and text.strip(CLOSERS + " \t\n") != ""
+
+
 def _unit(context: CompletionContext, extent: Extent) -> str:
     """What generated lines are to be indented by; '' if that is theirs to say, as in prose.
 
@@ -280,6 +290,8 @@ def fitted(text: str, context: CompletionContext, extent: Extent, inserted: Inse
     `inserted` is what syntax says of all of `text` there. To fit what fits changes nothing as long as syntax
     says the same of it.
     """
+    if _is_echo(text, context):
+        return Fitted("")
     unit = _unit(context, extent)
     above = last_code_line(context.prefix)
     while True:

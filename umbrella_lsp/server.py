@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import signal
 import sys
 import threading
 import time
@@ -99,13 +100,16 @@ class UmbrellaServer(LanguageServer):
         self.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, options)(partial(self._inline_completion))
 
     async def serve(self) -> None:
-        """Talk over stdin and stdout until one of them ends or the client says so; then put all away."""
+        """Talk over stdin and stdout until one of them ends, the client says so or the system does; then put
+        all away.
+        """
         self.protocol.set_writer(StdoutWriter(sys.stdout.buffer))
+        reader, ended = stdin_reader(), threading.Event()
+        with suppress(NotImplementedError):  # Where there are no signals.
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, reader.feed_eof)
         try:
             with suppress(asyncio.IncompleteReadError):  # It ended amid a message.
-                await run_async(
-                    threading.Event(), stdin_reader(), self.protocol, None, self.report_server_error
-                )
+                await run_async(ended, reader, self.protocol, None, self.report_server_error)
         finally:
             # Many an editor only closes the pipe.
             with suppress(TimeoutError):

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lsprotocol import types
 from pygls.lsp.client import LanguageClient
@@ -125,15 +125,18 @@ class Editor:
     def cancel(self, request: str) -> None:
         self.client.cancel_request(types.CancelParams(request))
 
-    async def end(self, *, politely: bool = True) -> None:
-        """Say goodbye, or only close the pipe as editors do that are killed, and wait for the end."""
+    async def end(self, how: Literal["goodbye", "pipe", "signal"] = "goodbye") -> None:
+        """Say goodbye, only close the pipe as killed editors do, or have the system end the server."""
         process = self.process
         assert process.stdin is not None
         assert process.stderr is not None
-        if politely:
+        if how == "goodbye":
             await self.client.shutdown_async(None)
             self.client.exit(None)
-        process.stdin.close()
+        if how == "signal":
+            process.terminate()
+        else:
+            process.stdin.close()
         self.stderr = (await process.stderr.read()).decode()
         self.exit_code = await process.wait()
 
@@ -172,5 +175,5 @@ async def an_editor(runtime_dir: Path, *options: str, settings: object = None) -
             yield editor
         finally:
             if editor.exit_code is None:
-                await editor.end(politely=False)
+                await editor.end("pipe")
             await client.stop()

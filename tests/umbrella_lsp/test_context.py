@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -464,6 +465,17 @@ def test_syntax_that_comes_late_makes_a_new_choice_and_one_that_fails_to_come_no
     there, shown = build(document, offset, syntax, shown=shown)
     missing, _ = build(document, offset, None, shown=shown)
     assert beside(late) != beside(there) == beside(missing)
+
+
+def test_syntax_of_an_earlier_text_tells_what_surrounds_a_cursor_and_nothing_of_the_cursor() -> None:
+    document, offset = at_cursor("x\n" * 20_000 + "‸")
+    facts = CursorSyntax(imports=("import elsewhere",), within="string", is_current=False)
+    context, shown = build(document, offset, facts)
+    assert "import elsewhere" in [segment.text for segment in beside(context)]
+    assert context.syntax is None
+    current, _ = build(document, offset, replace(facts, is_current=True), shown=shown)
+    assert beside(current) == beside(context)
+    assert current.syntax is not None
 
 
 def test_words_in_strings_and_comments_are_no_names() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.protocol import Segment
 from tests.umbrella_lsp.fitting import Case, Cursor, read_cases
+from umbrella_lsp.postprocess import Fitted, fitted
 from umbrella_lsp.stop import lines_below
 from umbrella_lsp.syntax.languages import GRAMMARS
 
@@ -30,6 +33,15 @@ def test_what_was_generated_is_made_to_fit_by_its_syntax_once_and_for_all(case: 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_what_was_generated_is_made_to_fit_without_syntax_too(case: Case) -> None:
     check(case, has_syntax=False)
+
+
+@pytest.mark.parametrize(("text", "left"), [(";", ""), (";\nb", ""), (" // why", " // why")])
+def test_what_the_cursor_has_passed_since_the_engine_was_shown_it_is_not_written_again(
+    text: str, left: str
+) -> None:
+    cursor = Cursor("a = 1;‸\nb = 2;\n", "javascript", has_syntax=False)
+    context = replace(cursor.context, segments=(Segment("suffix", ";\nb = 2;\n"),))
+    assert fitted(text, context, cursor.extent, None) == Fitted(left)
 
 
 PLACES = [

@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from lsprotocol import types
@@ -298,9 +299,9 @@ def test_definitions_in_the_workspace_are_shown_to_the_model(
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("politely", [True, False])
+@pytest.mark.parametrize("how", ["goodbye", "pipe", "signal"])
 def test_the_process_ends_with_its_editor_whatever_is_going_on(
-    engine: Script, runtime_dir: Path, tmp_path: Path, politely: bool
+    engine: Script, runtime_dir: Path, tmp_path: Path, how: Literal["goodbye", "pipe", "signal"]
 ) -> None:
     engine.hold("na")
 
@@ -310,7 +311,7 @@ def test_the_process_ends_with_its_editor_whatever_is_going_on(
             editor.open(URI, "x = \n")
             answer = editor.ask(URI, 0, 4)
             await until(engine.asked.qsize)
-            await editor.end(politely=politely)
+            await editor.end(how)
             answer.cancel()
         assert editor.exit_code == 0
         assert "Traceback" not in editor.stderr
@@ -351,9 +352,13 @@ def test_without_an_engine_requests_are_answered_null_and_the_user_is_told_once(
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("politely", [True, False])
+@pytest.mark.parametrize("how", ["goodbye", "pipe", "signal"])
 def test_what_was_accepted_is_counted_however_the_editor_ends(
-    engine: Script, runtime_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, politely: bool
+    engine: Script,
+    runtime_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: Literal["goodbye", "pipe", "signal"],
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     engine.say("name")
@@ -365,7 +370,7 @@ def test_what_was_accepted_is_counted_however_the_editor_ends(
             await editor.ask(URI, 0, 4)
             editor.insert(URI, 0, 4, "name")
             await editor.ask(URI, 0, 8)
-            await editor.end(politely=politely)
+            await editor.end(how)
 
     asyncio.run(scenario())
     (day,) = read_days(tmp_path / "umbrella-lsp" / "acceptance.json").values()

@@ -124,16 +124,26 @@ def _same(one: str, other: str) -> bool:
     )
 
 
+def _blank(text: str) -> str:
+    """The blanks and line ends that a text begins with."""
+    return text[: len(text) - len(text.lstrip())]
+
+
 def shown_suffix(suffix: str, shown_before: str) -> str:
     """The suffix to show: `shown_before`, the one shown last, if typing on its line can have led to `suffix`.
 
-    That is, the cursor has eaten a little of it, or the editor has put closers in front of it. A suffix
-    that stays the same keeps everything after it in the KV cache.
+    That is, the cursor has eaten a little of it, the editor has put closers in front of it, or there are
+    more or fewer blank lines. A suffix that stays the same keeps everything after it in the KV cache.
     """
     line_length = len(shown_before.split("\n", 1)[0])
     eaten = (shown_before[size:] for size in range(min(MAX_STALE_CHARS, line_length) + 1))
     if any(_same(suffix, rest) for rest in eaten):
         return shown_before
+    blank, shown_blank = _blank(suffix), _blank(shown_before)
+    # Code that follows on the cursor's own line is another thing than code below it.
+    if ("\n" in blank) == ("\n" in shown_blank) and len(blank) + len(shown_blank) <= MAX_STALE_CHARS:
+        if _same(suffix[len(blank) :], shown_before[len(shown_blank) :]):
+            return shown_before
     closers = len(suffix) - len(suffix.lstrip(CLOSERS))
     if any(_same(suffix[size:], shown_before) for size in range(1, closers + 1)):
         return shown_before

@@ -48,7 +48,8 @@ def answer(trees: dict[str, SyntaxTree], question: Question, clock: Callable[[],
     def stop() -> bool:
         return clock() > end_s
 
-    tree.catch_up(stop)
+    if not tree.is_rubble:
+        tree.catch_up(stop)
     if tree.is_rubble:
         return Answer()
     about = question.about

@@ -25,7 +25,7 @@ from umbrella_lsp.text import Text
 
 MAX_SOURCE_CHARS = 1_000_000
 """Longer files of a workspace are generated ones, and are not worth the time it takes to parse them."""
-MAX_RUBBLE = 10_000
+MAX_RUBBLE = 3_000
 """Tokens and trees side by side in one error. Every question would go through all of them."""
 MAX_HEADER_CHARS = 1_000
 """Of a definition without a body, and of an import."""
@@ -173,8 +173,12 @@ def _edit(tree: Tree, old: Text, new: Text, start: int, end: int, text: str) -> 
 
 def _parsed(parser: Parser, text: Text, old: Tree, stop: Callable[[], bool]) -> Tree | None:
     """The tree of `text`; None if `stop` has ended it, and the same call goes on with it."""
+
+    def is_over(_byte: int, _has_error: bool) -> bool:
+        return stop()
+
     try:
-        return parser.parse(lambda byte, _: text.read(byte), old, progress_callback=lambda *_: stop())
+        return parser.parse(lambda byte, _: text.read(byte), old, progress_callback=is_over)
     except ValueError:
         return None
 

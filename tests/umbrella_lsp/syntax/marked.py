@@ -25,4 +25,6 @@ def facts_at(marked: str, language: str = "python") -> CursorSyntax:
 def facts_of(marked: str, new: str, language: str = "python") -> InsertedSyntax:
     """What is so once `new` stands at the cursor in `marked`."""
     tree, offset = _tree(marked, language)
-    return inserted_syntax(tree, offset, offset, new)
+    facts = inserted_syntax(tree, offset, offset, new)
+    assert facts is not None
+    return facts

@@ -124,6 +124,19 @@ def test_a_late_answer_is_none_and_the_next_question_finds_the_work_done() -> No
     with_client(run)
 
 
+def test_what_is_late_already_is_not_waited_for_by_the_next_question() -> None:
+    async def run(client: SyntaxClient) -> None:
+        held = document("x", "hanging")
+        assert await client.at(held, 0, within_s=0.001) is None
+        client._begun_s -= PATIENCE_S
+        assert await at(client, held, 0) is None
+        # Had it waited, the process would have been given up.
+        assert client._exchange is not None
+        assert not client._exchange.done()
+
+    with_client(run)
+
+
 def test_a_cancelled_question_does_not_leave_its_answer_to_another() -> None:
     async def run(client: SyntaxClient) -> None:
         held = document("def f():\n    x\n\n\ndef g():\n    y\n")
