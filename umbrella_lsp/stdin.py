@@ -1,7 +1,7 @@
 """Standard input as a stream of an event loop. Knows no messages.
 
-A thread reads all there is at a time. Handing each of a message's lines from one thread to another costs more
-than all that is done with it, and it costs most where a machine is busy.
+A thread hands over all there is at a time: to hand each line of a message from one thread to another costs
+more than all that is done with the message, and most where a machine is busy.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import SupportsIndex
 CHUNK_BYTES = 1 << 16
 
 
-class _Input(asyncio.StreamReader):
-    """A stream that may be ended before its source is."""
+class _Stream(asyncio.StreamReader):
+    """May be ended before its source is."""
 
     _is_over = False
 
@@ -29,29 +29,36 @@ class _Input(asyncio.StreamReader):
         if not self._is_over:
             super().feed_data(data)
 
+    async def readline(self) -> bytes:
+        # What was begun before goes on first. So a request sees the document that it was made for, and not
+        # what the next message, which may lie here already, makes of it.
+        await asyncio.sleep(0)
+        return await super().readline()
+
 
 def stdin_reader() -> asyncio.StreamReader:
-    """What comes on standard input from now on, for the running event loop. To be called once."""
-    loop = asyncio.get_running_loop()
-    reader = _Input()
+    """What comes on standard input from now on, for the running event loop. To be called once.
+
+    Between two lines there is time for what is ready to run.
+    """
+    loop, stream = asyncio.get_running_loop(), _Stream()
+
+    def take(data: bytes) -> None:
+        if data:
+            stream.feed_data(data)
+        else:
+            stream.feed_eof()
 
     def read() -> None:
-        while True:
+        data = b"\n"
+        while data:
             try:
                 data = os.read(0, CHUNK_BYTES)
             except OSError:
                 data = b""
             with suppress(RuntimeError):  # The loop is closed.
                 loop.call_soon_threadsafe(take, data)
-            if not data:
-                return
-
-    def take(data: bytes) -> None:
-        if data:
-            reader.feed_data(data)
-        else:
-            reader.feed_eof()
 
     # Nobody waits for it: it may never return.
     Thread(target=read, name="stdin", daemon=True).start()
-    return reader
+    return stream

@@ -37,7 +37,7 @@ def give_way() -> None:
 
     Not `SCHED_IDLE`: on a machine that is busy for long, that is never to run, nor even to end.
     """
-    os.nice(19)
+    os.nice(10)
     if hasattr(os, "SCHED_BATCH"):
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
