@@ -141,9 +141,9 @@ def shown_suffix(suffix: str, shown_before: str) -> str:
         return shown_before
     blank, shown_blank = _blank(suffix), _blank(shown_before)
     # Code that follows on the cursor's own line is another thing than code below it.
-    if ("\n" in blank) == ("\n" in shown_blank) and len(blank) + len(shown_blank) <= MAX_STALE_CHARS:
-        if _same(suffix[len(blank) :], shown_before[len(shown_blank) :]):
-            return shown_before
+    is_alike = ("\n" in blank) == ("\n" in shown_blank) and len(blank) + len(shown_blank) <= MAX_STALE_CHARS
+    if is_alike and _same(suffix[len(blank) :], shown_before[len(shown_blank) :]):
+        return shown_before
     closers = len(suffix) - len(suffix.lstrip(CLOSERS))
     if any(_same(suffix[size:], shown_before) for size in range(1, closers + 1)):
         return shown_before

@@ -35,7 +35,7 @@ def main(outline: Callable[[str, str], Outline] = outline) -> None:
 def give_way() -> None:
     """Let everybody else run first, on processors and, as it follows from this, on disks.
 
-    Not `SCHED_IDLE`: on a machine that is busy for long, that is never to run, nor even to end.
+    Not with `SCHED_IDLE` nor last of all: on a machine that is busy for long, that is never to run.
     """
     os.nice(10)
     if hasattr(os, "SCHED_BATCH"):
