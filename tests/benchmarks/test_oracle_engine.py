@@ -98,7 +98,7 @@ def test_a_draft_takes_no_target_pass():
 
 
 def test_a_stream_that_is_closed_is_a_cancel_and_passes_after_a_divergence_are_wasted():
-    oracle = knowing("a = ", LINE)
+    oracle = knowing("a = ", LINE * 50)  # Which does not come to its end meanwhile.
 
     async def type_something_else(socket: Path, is_counted: Callable[[], bool]) -> None:
         client = EngineClient(Endpoint(socket))
