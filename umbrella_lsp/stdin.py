@@ -36,7 +36,7 @@ class _Stream(asyncio.StreamReader):
         return await super().readline()
 
 
-def stdin_reader() -> asyncio.StreamReader:
+def stdin_reader(descriptor: int = 0) -> asyncio.StreamReader:
     """What comes on standard input from now on, for the running event loop. To be called once.
 
     Between two lines there is time for what is ready to run.
@@ -53,7 +53,7 @@ def stdin_reader() -> asyncio.StreamReader:
         data = b"\n"
         while data:
             try:
-                data = os.read(0, CHUNK_BYTES)
+                data = os.read(descriptor, CHUNK_BYTES)
             except OSError:
                 data = b""
             with suppress(RuntimeError):  # The loop is closed.

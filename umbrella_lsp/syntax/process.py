@@ -41,15 +41,16 @@ def answer(trees: dict[str, SyntaxTree], question: Question, clock: Callable[[],
     if question.whole is not None:
         trees[question.uri] = SyntaxTree(load(question.grammar), Text.of(question.whole))
     tree = trees[question.uri]
-    if question.change is not None:
-        tree.replace(question.change.start, question.change.end, question.change.text)
     end_s = clock() + (PARSE_AGAIN_S if tree.is_slow else PARSE_S)
 
     def stop() -> bool:
         return clock() > end_s
 
-    if not tree.is_rubble:
-        tree.catch_up(stop)
+    # Once a text: what that was not enough for is done while nobody asks.
+    if question.change is not None:
+        tree.replace(question.change.start, question.change.end, question.change.text)
+        if not tree.is_rubble:
+            tree.catch_up(stop)
     if tree.is_rubble:
         return Answer()
     about = question.about

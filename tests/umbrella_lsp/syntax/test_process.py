@@ -54,6 +54,7 @@ def test_a_cursor_in_what_takes_too_long_to_parse_is_told_what_surrounded_it_bef
     assert below is not None
     assert [(scope.name, scope.line) for scope in below.scopes] == [("f201", 201 * 7 + 2 + 3)]
     assert asked(trees, ticking(PARSE_S), Splice(offset, offset, "x\n")).inserted is None
+    assert trees["a"].catch_up()
     now = asked(trees, at_rest, offset).cursor
     assert now is not None
     assert now.is_current
@@ -74,7 +75,7 @@ def test_what_took_too_long_gets_less_time_until_it_does_not() -> None:
     asked(trees, clock, AT, Splice(0, 0, "\n"))
     assert not trees["a"].is_current
     assert looks[0] <= 12
-    asked(trees, at_rest, AT)
+    asked(trees, at_rest, AT, Splice(0, 0, "\n"))
     assert trees["a"].is_current
     assert not trees["a"].is_slow
 
