@@ -26,6 +26,9 @@ from umbrella_lsp.workspace.messages import (
 )
 
 
+NICENESS = 10
+
+
 def main(outline: Callable[[str, str], Outline] = outline) -> None:
     """Do what the server says until it closes the pipe."""
     parent = Parent()
@@ -37,7 +40,7 @@ def give_way() -> None:
 
     Not with `SCHED_IDLE` nor last of all: on a machine that is busy for long, that is never to run.
     """
-    os.nice(10)
+    os.nice(NICENESS)
     if hasattr(os, "SCHED_BATCH"):
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

@@ -86,7 +86,7 @@ def test_a_workspace_is_read_and_followed_and_nothing_is_left_running(
             assert progress[-1] == Progress("end", 21)
             write(two / "lib.ts", "export function changed() {}\n")
             await until(lambda: index.lookup("changed") and not index.lookup("lib"))
-            assert os.getpriority(os.PRIO_PROCESS, children[0].pid) == 19
+            assert os.getpriority(os.PRIO_PROCESS, children[0].pid) == os.getpriority(os.PRIO_PROCESS, 0) + 10
         assert len(children) == 1
         assert not is_running(children[0].pid)
 
