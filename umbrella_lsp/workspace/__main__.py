@@ -25,7 +25,6 @@ from umbrella_lsp.workspace.messages import (
     ToServer,
 )
 
-
 NICENESS = 10
 
 
