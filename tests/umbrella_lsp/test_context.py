@@ -110,7 +110,8 @@ def test_a_window_into_one_endless_line_begins_within_it() -> None:
 @pytest.mark.parametrize(
     ("suffix", "shown_before", "shown"),
     [
-        ("lo)\nnext\n", "hello)\nnext\n", "hello)\nnext\n"),
+        (")\nnext\n", '")])\nnext\n', '")])\nnext\n'),
+        (")\nnext\n", "hello)\nnext\n", ")\nnext\n"),
         (")\nnext\n", "\nnext\n", "\nnext\n"),
         ('")]\nnext\n', "\nnext\n", "\nnext\n"),
         ("\n\t\nnext\n", "\nnext\n", "\nnext\n"),
@@ -123,7 +124,8 @@ def test_a_window_into_one_endless_line_begins_within_it() -> None:
         ("", "", ""),
     ],
     ids=[
-        "eaten",
+        "closers typed over",
+        "a word passed",
         "closer",
         "closers",
         "blank line",
@@ -143,7 +145,7 @@ def test_the_suffix_stays_as_it_was_while_its_line_is_typed(
 
 
 def test_a_suffix_longer_than_its_window_stays_too() -> None:
-    text = "ab)" + "\nline" * 1000
+    text = '"])' + "\nline" * 1000
     before = text[:MAX_SUFFIX_CHARS]
     assert shown_suffix(text[2 : MAX_SUFFIX_CHARS + 2], before) == before
 

@@ -25,6 +25,7 @@ MAX_LINES_UP = 1_000
 
 _NAME = re.compile(r"[^\W\d]\w{2,}")
 _UNFINISHED = re.compile(r"\w+\Z")
+_NO_WORD = re.compile(r"[^\w\n]*")
 _NO_HEADER = re.compile(r"[\W\d]*\Z")
 
 
@@ -132,11 +133,12 @@ def _blank(text: str) -> str:
 def shown_suffix(suffix: str, shown_before: str) -> str:
     """The suffix to show: `shown_before`, the one shown last, if typing on its line can have led to `suffix`.
 
-    That is, the cursor has eaten a little of it, the editor has put closers in front of it, or there are
-    more or fewer blank lines. A suffix that stays the same keeps everything after it in the KV cache.
+    That is, closers and the like were typed over, the editor has put closers in front of it, or there are
+    more or fewer blank lines. A suffix that stays the same keeps everything after it in the KV cache. But one
+    with words that stand left of the cursor by now would have a model say them again.
     """
-    line_length = len(shown_before.split("\n", 1)[0])
-    eaten = (shown_before[size:] for size in range(min(MAX_STALE_CHARS, line_length) + 1))
+    no_word = _NO_WORD.match(shown_before, 0, MAX_STALE_CHARS)
+    eaten = (shown_before[size:] for size in range(no_word.end() + 1 if no_word else 1))
     if any(_same(suffix, rest) for rest in eaten):
         return shown_before
     blank, shown_blank = _blank(suffix), _blank(shown_before)
