@@ -2,7 +2,7 @@
 
 `Checkpoint.open` looks at everything that can be wrong before a single weight is read, so that a model
 which cannot be loaded says so at once and by name. Never pickle, never code from a checkpoint, never
-the network. What the tensors mean is `model.py`'s business.
+the network. What the tensors mean is `model.py`'s business. Torch is loaded with the first weight file.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from engine.errors import CheckpointError
 from engine.model_config import ModelConfig, read_json, read_model_config
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BUNDLED = "bundled:"
 """Prefix of the names of the models that ship with the package."""
@@ -107,7 +109,7 @@ class Checkpoint:
         if path is None:
             raise CheckpointError(f"{self.folder} has no tensor {name}; the checkpoint is incomplete")
         try:
-            found = cast(Tensor, self._shards[path].get_tensor(name))
+            found = cast("Tensor", self._shards[path].get_tensor(name))
         except SafetensorError as error:
             raise CheckpointError(f"{path}: tensor {name} cannot be read: {error}") from error
         if shape is not None and tuple(found.shape) != shape:

@@ -1,4 +1,4 @@
-"""``umbrella-engine serve|status|stop|train-draft``.
+"""``umbrella-engine serve|status|stop|selftest|train-draft``.
 
 Exit codes: 0 done, 1 it failed, 2 bad usage or configuration, 3 no engine runs.
 """
@@ -25,7 +25,8 @@ from engine.config import load as load_config
 from engine.errors import EngineUnavailable, TrainingError, UmbrellaError
 from engine.launch import probe
 from engine.protocol import Health
-from engine.runtime import RuntimeDir
+from engine.runtime import POLL_S, RuntimeDir
+from engine.selftest import command as selftest
 from engine.training import command as train_draft
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ LoadEngine = Callable[[EngineConfig, Callable[[float], None], "Workspaces"], Bac
 
 DONE, FAILED, USAGE, NO_ENGINE = 0, 1, 2, 3
 STOP_TIMEOUT_S = 15.0
-POLL_S = 0.05
 
 
 def load_engine(
@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None, *, load: LoadEngine = load_engi
             return _serve(options, load)
         if options.command == "train-draft":
             return train_draft.run(options, _say)
+        if options.command == "selftest":
+            return selftest.run(options, _say)
         return _status(options) if options.command == "status" else _stop()
     except UmbrellaError as error:
         _say(str(error))
@@ -81,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="say whether an engine runs, and in which state")
     status.add_argument("--json", action="store_true", help="the engine's /health as it is")
     commands.add_parser("stop", help="let the engine finish what it has begun, and end it")
+    selftest.add_arguments(
+        commands.add_parser("selftest", help="load the configured models here, check them and time them")
+    )
     train_draft.add_arguments(
         commands.add_parser("train-draft", help="train a draft for a target on your own code")
     )
@@ -141,6 +146,9 @@ def _show(place: RuntimeDir, health: Health) -> None:
     rows = {
         "state": state,
         "message": health.message,
+        "model": health.model,
+        "draft model": health.draft_model,
+        "languages": ", ".join(health.languages),
         "pid": str(health.pid),
         "version": f"{health.package}, protocol {health.protocol}",
         "configuration": health.config_hash,
@@ -159,7 +167,8 @@ def _stop() -> int:
     holder = place.holder()
     while holder is None:
         # An engine that starts has not signed yet, and one that ends no longer does.
-        if _gone(place, POLL_S):
+        if (lock := place.lock_within(POLL_S)) is not None:
+            os.close(lock)
             _say(f"No engine runs in {place.path}.")
             return NO_ENGINE
         if time.monotonic() > deadline:
@@ -168,26 +177,23 @@ def _stop() -> int:
         holder = place.holder()
     with suppress(EngineUnavailable):  # One that hangs gets a signal below.
         ask_to_drain(place.endpoint())
-        if _gone(place, STOP_TIMEOUT_S):
+        if _has_ended(place):
             return DONE
     with suppress(ProcessLookupError):  # It ended just now.
         os.kill(holder, signal.SIGTERM)
-    if _gone(place, STOP_TIMEOUT_S):
+    if _has_ended(place):
         return DONE
     _say(f"The engine (process {holder}) does not end; kill it. Its log is {place.log}.")
     return FAILED
 
 
-def _gone(place: RuntimeDir, timeout_s: float) -> bool:
-    """Wait for the engine's lock, which it gives up only by ending."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        lock = place.try_lock()
-        if lock is not None:
-            os.close(lock)
-            return True
-        time.sleep(POLL_S)
-    return False
+def _has_ended(place: RuntimeDir) -> bool:
+    """Wait for the engine's lock, which it gives up only by ending; what it could not put away, we do."""
+    lock = place.lock_within(STOP_TIMEOUT_S)
+    if lock is not None:
+        place.clear()  # It was told to end: that is no crash, however it went.
+        os.close(lock)
+    return lock is not None
 
 
 def _say(message: str) -> None:

@@ -18,6 +18,9 @@ from engine.errors import ConfigError
 from engine.schema import SchemaError, read, require_between
 from engine.templates import TEMPLATES
 
+BUNDLED_LANGUAGES = {"bundled:target": ("python",), "bundled:draft": ("python",)}
+"""Of the models that ship with the package, the languages they were trained on, by editors' ids."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
@@ -89,6 +92,16 @@ class EngineConfig:
         """The draft model to load, if any is needed."""
         return None if self.engine == "ar" else self.draft_model or None
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Editors' ids of the languages that the target was made for; () is any."""
+        return BUNDLED_LANGUAGES.get(self.model, ())
+
+    @property
+    def shown_names(self) -> tuple[str, str]:
+        """What to call the target and the draft model, '' if there is none: of a path, its last two parts."""
+        return _shown(self.model), _shown(self.model_drafted_with or "")
+
     def digest(self) -> str:
         """A short hash: equal configurations have equal digests, wherever they were read from."""
         content = json.dumps(asdict(self), sort_keys=True).encode()
@@ -122,6 +135,11 @@ def load(path: Path | None = None) -> EngineConfig:
         draft_model=_located(config.draft_model, path.parent) if config.draft_model else None,
         growmap_path=str(path.parent / _expanded(config.growmap_path)) if config.growmap_path else None,
     )
+
+
+def _shown(model: str) -> str:
+    path = Path(model)
+    return "/".join(path.relative_to(path.anchor).parts[-2:])
 
 
 def _expanded(path: str) -> str:

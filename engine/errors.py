@@ -8,7 +8,7 @@
     ├── RequestError         a request that cannot be served: names the field
     ├── TrainingError        a corpus or a run that cannot be trained on: says what it lacks
     └── EngineUnavailable    no engine answers, or it cannot answer now
-        ├── EngineGone       nothing answers, or what did has stopped in the middle
+        ├── EngineGone       nothing answers, what did has stopped in the middle, or our token is an old one
         └── ProtocolMismatch the engine that answers speaks another version
 
 Torch-free: the front end catches these too. A cancel is not an error and is not here.
@@ -49,7 +49,9 @@ class EngineUnavailable(UmbrellaError):
 
 
 class EngineGone(EngineUnavailable):
-    """Nothing answers where an engine was, or it broke off in the middle; another can be looked for."""
+    """Nothing answers where an engine was, it broke off in the middle, or there is another one now that has
+    another token: it can be looked for anew.
+    """
 
 
 class ProtocolMismatch(EngineUnavailable):

@@ -18,14 +18,15 @@ from pathlib import Path
 from engine import __version__
 from engine.client import Endpoint, ask_to_drain, fetch_health
 from engine.config import EngineConfig, default_path, load
-from engine.errors import EngineUnavailable, ProtocolMismatch
+from engine.errors import EngineGone, EngineUnavailable, ProtocolMismatch
 from engine.protocol import PROTOCOL_VERSION, Health
-from engine.runtime import RuntimeDir
+from engine.runtime import POLL_S, RuntimeDir
 
+_CRASHED = "The engine had ended unexpectedly and was started again. Its log is {}."
 ENGINE_COMMAND = (sys.executable, "-P", "-m", "engine.cli", "serve")
 START_TIMEOUT_S = 30.0
+END_TIMEOUT_S = 15.0
 PROBE_TIMEOUT_S = 5.0
-POLL_S = 0.05
 
 
 def ensure_engine(
@@ -37,23 +38,30 @@ def ensure_engine(
     """Where the engine of this user answers; started first if none does. Blocks until it does.
 
     An engine of another version, or one that failed to load another configuration, is asked to end and
-    is replaced. One that runs another configuration is kept, and `Endpoint.notice` says so. Raises
-    ConfigError, or EngineUnavailable if none can be had.
+    is replaced. One that runs another configuration is kept, and `Endpoint.notice` says so; it also says so
+    where this call has started one in the place of one that crashed. Raises ConfigError, or
+    EngineUnavailable if none can be had.
     """
     config = load(config_path)
     place = RuntimeDir.prepare()
     deadline = time.monotonic() + timeout_s
     started: subprocess.Popen[bytes] | None = None
+    notice = ""
     asked_to_go: set[int] = set()
     while True:
         health = probe(place)
         if health is not None and _wanted(health, config):
-            return _endpoint(place, health, config, config_path)
+            if health.state == "failed":
+                raise EngineUnavailable(health.message)
+            return replace(place.endpoint(), notice=notice or _notice(health, config, config_path))
         if health is not None and health.pid not in asked_to_go:
             asked_to_go.add(health.pid)
             _send_away(place)
         if started is None:
-            started = _start(place, config_path, command)
+            lock = place.try_lock()
+            if lock is not None:
+                notice = _CRASHED.format(place.log) if place.has_crashed(lock) else ""
+                started = _start(place, lock, config_path, command)
         elif started.poll() is not None:
             raise EngineUnavailable(
                 f"The engine ended as soon as it was started (exit {started.returncode}). "
@@ -65,6 +73,25 @@ def ensure_engine(
                 "with `umbrella-engine stop`."
             )
         time.sleep(POLL_S)
+
+
+def end_engine(timeout_s: float = END_TIMEOUT_S) -> bool:
+    """Have the engine of this user finish what it has begun and end, and wait until it has.
+
+    False if none runs. Raises EngineUnavailable if it does not end in time.
+    """
+    place = RuntimeDir.prepare()
+    try:
+        ask_to_drain(place.endpoint(), PROBE_TIMEOUT_S)
+    except EngineGone:
+        return False
+    lock = place.lock_within(timeout_s)
+    if lock is None:
+        raise EngineUnavailable(
+            f"The engine has not ended within {timeout_s:g} s. Run `umbrella-engine stop`."
+        )
+    os.close(lock)
+    return True
 
 
 def probe(place: RuntimeDir) -> Health | None:
@@ -83,17 +110,15 @@ def _wanted(health: Health, config: EngineConfig) -> bool:
     return health.state != "failed" or health.config_hash == config.digest()
 
 
-def _endpoint(place: RuntimeDir, health: Health, config: EngineConfig, config_path: Path | None) -> Endpoint:
-    if health.state == "failed":
-        raise EngineUnavailable(health.message)
+def _notice(health: Health, config: EngineConfig, config_path: Path | None) -> str:
+    """What the user should know of the engine that runs."""
     asked_for = config_path or default_path()
     if asked_for is None or health.config_hash == config.digest():
-        return place.endpoint()
-    notice = (
+        return ""
+    return (
         f"The engine that runs was started with another configuration than {asked_for}. "
         "Run `umbrella-engine stop` to have it started with this one."
     )
-    return replace(place.endpoint(), notice=notice)
 
 
 def _send_away(place: RuntimeDir) -> None:
@@ -104,12 +129,9 @@ def _send_away(place: RuntimeDir) -> None:
 
 
 def _start(
-    place: RuntimeDir, config_path: Path | None, command: Sequence[str]
-) -> subprocess.Popen[bytes] | None:
-    """Start an engine that holds the lock. None if another process holds it."""
-    lock = place.try_lock()
-    if lock is None:
-        return None
+    place: RuntimeDir, lock: int, config_path: Path | None, command: Sequence[str]
+) -> subprocess.Popen[bytes]:
+    """Start an engine and hand `lock` down to it."""
     log: int | None = None
     try:
         log = place.open_log()

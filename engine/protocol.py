@@ -241,3 +241,9 @@ class Health:
     request's passes took is in the timings of its reply."""
     draft_ms: float = 0.0
     """What a short line of the draft tier takes, about; 0 until models are loaded, or if there is none."""
+    model: str = ""
+    """The target's name, as it is configured; of a path, its last two parts."""
+    draft_model: str = ""
+    """The draft model's, '' if there is none."""
+    languages: tuple[str, ...] = ()
+    """Editors' ids of the languages that the models were made for; () is any."""

@@ -13,6 +13,7 @@ import socket
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,7 +27,10 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+_ENDED_UNEXPECTEDLY = b"ended unexpectedly"
+"""What the lock says, once somebody has taken it, where an engine signed and did not put it away."""
 SOCKET, LOCK, LOG, TOKEN, PORT = "engine.sock", "engine.lock", "engine.log", "engine.token", "engine.port"
+POLL_S = 0.05
 MAX_SOCKET_PATH_BYTES = 100
 """Linux takes 107, macOS 103."""
 _ADVICE = "Set UMBRELLA_RUNTIME_DIR to a folder of your own (chmod 700)."
@@ -111,13 +115,17 @@ class RuntimeDir:
             os.close(lock)
             return None
         # Until the new engine signs, `holder` must not name the last one: its pid may be anybody's by now.
-        os.truncate(lock, 0)
+        if os.pread(lock, 1, 0).isdigit():
+            self._write_lock(lock, _ENDED_UNEXPECTEDLY)
         return lock
+
+    def has_crashed(self, lock: int) -> bool:
+        """Whether the last engine ended without `clear`. Only for the holder of the lock, before it signs."""
+        return os.pread(lock, len(_ENDED_UNEXPECTEDLY), 0) == _ENDED_UNEXPECTEDLY
 
     def sign_lock(self, lock: int) -> None:
         """Write into the lock which process holds it, for `holder`."""
-        os.truncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        self._write_lock(lock, str(os.getpid()).encode())
 
     def holder(self) -> int | None:
         """The process that holds the lock. None if none does, or it has not signed yet."""
@@ -127,6 +135,13 @@ class RuntimeDir:
             return None
         text = (self.path / LOCK).read_text(encoding="ascii")
         return int(text) if text.isdecimal() else None
+
+    def lock_within(self, timeout_s: float) -> int | None:
+        """`try_lock` until it succeeds, which is when the engine has ended. None if it has not in time."""
+        deadline = time.monotonic() + timeout_s
+        while (lock := self.try_lock()) is None and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        return lock
 
     def listen(self) -> socket.socket:
         """Listen on the Unix socket, mode 0600. Only for the holder of the lock.
@@ -171,6 +186,10 @@ class RuntimeDir:
             large = self.log.exists() and self.log.stat().st_size > max_size_bytes
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if large else 0)
             return os.open(self.log, flags, 0o600)
+
+    def _write_lock(self, lock: int, text: bytes) -> None:
+        os.truncate(lock, 0)
+        os.pwrite(lock, text, 0)
 
     def _write(self, name: str, text: str) -> None:
         """Write a 0600 file that is never there in part."""

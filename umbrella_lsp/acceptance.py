@@ -12,6 +12,9 @@ rules, some of which can only guess:
 - Any other change at the suggestion's place contradicts it; a change elsewhere, a suggestion elsewhere, or
   closing the document leaves it.
 
+What an editor does say counts beside that, whether the text has changed already or will: what was accepted
+is counted once. An editor that says what it has shown is believed, and what it has not shown was none.
+
 Suggestions that follow one another at one cursor, along whatever was typed or accepted of them, are one
 opportunity, which ends once, in one of `OUTCOMES`.
 """
@@ -21,27 +24,27 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
-from operator import eq
 from typing import Literal, get_args
 
+from umbrella_lsp.agreement import Hull, Step, backward, forward, grown, is_key
 from umbrella_lsp.document import LANGUAGES, Document, Edit
-from umbrella_lsp.text import Text
 
-Outcome = Literal["accepted", "partly", "typed", "contradicted", "left"]
+Outcome = Literal["accepted", "partly", "typed", "dismissed", "contradicted", "left"]
 """accepted: to its end, at least the last part of it at once.
 partly: some of it at once, and then no more.
 typed: all of it, key by key.
+dismissed: the user sent it away, as only an editor can tell.
 contradicted: something else was written where it stood.
 left: the user went elsewhere, or was offered nothing more there.
 """
+_Otherwise = Literal["dismissed", "contradicted", "left"]
 Source = Literal["cache", "kept", "new"]
 """Whether a suggestion was remembered, was on its way already, or was asked for at this place."""
+Said = Literal["shown", "accepted", "partly", "dismissed"]
+"""What an editor may say of an offer."""
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 EVERYTHING = "all"
 """The tag of every opportunity."""
-CLOSERS = {"(": ")", "[": "]", "{": "}", "<": ">", '"': '"', "'": "'", "`": "`"}
-"""What an editor may add to a character by itself."""
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _WRITTEN_BY_THE_EDITOR = re.compile(r"\r|(?<=[\r\n])[ \t]+")
@@ -89,25 +92,33 @@ class _Run:
     replaces: int
     tags: tuple[str, ...]
     source: Source
-    ids: set[str]
+    ids: dict[str, int]
+    """Its offers, and how much of `text` stood in the document when each was made."""
     taken: list[bool] = field(default_factory=list[bool])
     """For each character of `text` that stands in the document: whether it was accepted."""
     replaced: str = ""
     """What accepting has taken away, which an undo brings back."""
     words: int = 0
     lines: int = 0
-    confirmed: bool = False
-    """The editor has said that all of it was accepted."""
+    confirmed: int = 0
+    """How far into `text` the editor has said that it was accepted."""
+    shown: bool = False
+    """The editor has said that it was."""
 
     @property
     def cursor(self) -> int:
         return self.start + len(self.taken)
 
-    def fate(self, otherwise: Literal["contradicted", "left"]) -> Fate:
+    @property
+    def was_seen(self) -> bool:
+        """Whether it surely was, be it that the editor said so or that some of it was accepted."""
+        return self.shown or self.confirmed > 0 or any(self.taken)
+
+    def fate(self, otherwise: _Otherwise) -> Fate:
         """How it ends now, where nothing was accepted or typed to the end: `otherwise`."""
-        rest = len(self.text) - len(self.taken)
-        taken = [*self.taken, *[self.confirmed] * rest]
-        if self.confirmed or (any(taken[-1:]) and not rest):
+        taken = [*self.taken, *[True] * (self.confirmed - len(self.taken))]
+        rest = len(self.text) - len(taken)
+        if any(taken[-1:]) and not rest:
             outcome: Outcome = "accepted"
         elif any(taken):
             outcome = "partly"
@@ -116,51 +127,6 @@ class _Run:
         unearned = {at for m in _WRITTEN_BY_THE_EDITOR.finditer(self.text) for at in range(*m.span())}
         saved = sum(one and at not in unearned for at, one in enumerate(taken))
         return Fate(outcome, self.tags, self.words, self.lines, saved)
-
-
-@dataclass(frozen=True, slots=True)
-class _Hull:
-    """Where two texts may differ: from `start` on, and up to `end` of the first."""
-
-    before: Text
-    after: Text
-    start: int
-    end: int
-
-    @staticmethod
-    def of(before: Text, edits: Sequence[Edit], after: Text) -> _Hull:
-        length, start, kept = len(before), len(before), len(before)
-        for edit in edits:
-            start, kept = min(start, edit.start), min(kept, length - edit.end)
-            length += len(edit.text) - (edit.end - edit.start)
-        return _Hull(before, after, start, max(start, len(before) - kept))
-
-    @property
-    def growth(self) -> int:
-        return len(self.after) - len(self.before)
-
-    def keeps_before(self, offset: int) -> bool:
-        """Whether what stood before `offset` stands there yet."""
-        return self.before.slice(self.start, offset) == self.after.slice(self.start, offset)
-
-    def keeps_after(self, offset: int) -> bool:
-        """Whether what stood from `offset` on is there yet, moved by `growth`."""
-        moved, end = self.growth, self.end
-        return self.before.slice(offset, end) == self.after.slice(offset + moved, end + moved)
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A change that agrees with a suggestion."""
-
-    text: str
-    """The suggestion that it agrees with."""
-    reached: int
-    """Characters of `text` that stand in the document after it."""
-    removed: str = ""
-    """What it took away right of the cursor."""
-    closers: int = 0
-    """Characters that the editor has added right of the cursor."""
 
 
 class Watcher:
@@ -174,6 +140,8 @@ class Watcher:
         """Opportunities begun."""
         self._report = report
         self._runs: dict[str, _Run] = {}
+        self._tells_shown = False
+        """The editor says what it has shown."""
 
     @property
     def open(self) -> int:
@@ -192,12 +160,12 @@ class Watcher:
             run.alternatives, run.replaces = tuple(others), offer.replaces
             # Where it came from at first: what is left of it always comes from memory.
             run.tags = _tags(document.language, offer, run.source, run.text)
-            run.ids.add(offer.id)
+            run.ids[offer.id] = len(done)
             return
         self._end(document.uri, "left")
         tags = _tags(document.language, offer, offer.source, texts[0])
         others = tuple(texts[1:])
-        run = _Run(offset, texts[0], others, offer.replaces, tags, offer.source, {offer.id})
+        run = _Run(offset, texts[0], others, offer.replaces, tags, offer.source, {offer.id: 0})
         self._runs[document.uri] = run
         self.offers += 1
 
@@ -206,8 +174,8 @@ class Watcher:
         run = self._runs.get(before.uri)
         if run is None or not edits:
             return
-        hull = _Hull.of(before.content, edits, after.content)
-        step = _forward(run, hull) or _backward(run, hull)
+        hull = Hull.of(before.content, edits, after.content)
+        step = forward(run, hull) or backward(run, hull)
         if step is not None:
             _take(run, step, edits)
         elif hull.start <= run.cursor + run.replaces and hull.end >= run.cursor:
@@ -215,13 +183,25 @@ class Watcher:
         else:
             self._end(before.uri, "left")
 
-    def accepted(self, id: str) -> None:  # noqa: A002 - what the protocol calls it
-        """The editor says that the offer of this `id` was accepted whole; its text may be there already."""
-        for run in self._runs.values():
-            if id in run.ids:
-                run.confirmed = True
-                if len(run.taken) == len(run.text):
-                    run.taken[-1] = True  # One character alone passed for typed.
+    def shown(self, id: str) -> None:  # noqa: A002 - what the protocol calls it
+        """The editor says that it has shown the offer of this `id`, and so that it says such things."""
+        self._tells_shown = True
+        if found := self._offer(id):
+            found[1].shown = True
+
+    def accepted(self, id: str, units: int | None = None) -> None:  # noqa: A002
+        """The editor says that the offer of this `id` was accepted: whole, or so many UTF-16 units of it.
+
+        The text may be there already, or come.
+        """
+        if found := self._offer(id):
+            _confirm(found[1], found[1].ids[id], units)
+
+    def dismissed(self, id: str) -> None:  # noqa: A002
+        """The editor says that the user sent the offer of this `id` away."""
+        if found := self._offer(id):
+            found[1].shown = True
+            self._end(found[0], "dismissed")
 
     def closed(self, uri: str) -> None:
         """A document was closed."""
@@ -232,9 +212,17 @@ class Watcher:
         for uri in [*self._runs]:
             self._end(uri, "left")
 
-    def _end(self, uri: str, otherwise: Literal["contradicted", "left"]) -> None:
+    def _offer(self, id: str) -> tuple[str, _Run] | None:  # noqa: A002
+        """The document and the opportunity that an offer belongs to, unless that has ended."""
+        return next((found for found in self._runs.items() if id in found[1].ids), None)
+
+    def _end(self, uri: str, otherwise: _Otherwise) -> None:
         run = self._runs.pop(uri, None)
-        if run is not None:
+        if run is None:
+            return
+        if self._tells_shown and not run.was_seen:
+            self.offers -= 1  # Nobody had the opportunity.
+        else:
             self._report(run.fate(otherwise))
 
 
@@ -255,98 +243,55 @@ def _goes_on(run: _Run, document: Document, offset: int) -> bool:
     return 0 <= ahead < len(left) and document.content.slice(run.cursor, offset) == left[:ahead]
 
 
-def _forward(run: _Run, hull: _Hull) -> _Step | None:
-    """How the change follows the suggestion, or one of its alternatives, as far as it does.
-
-    Told from the two texts alone, for editors put the same change in different words: as what was typed,
-    as the shortest difference, or as the whole text. Of several readings the furthest counts.
-    """
-    at, done = run.cursor, len(run.taken)
-    if not hull.keeps_before(at):
-        return None
-    right = hull.before.slice(at, at + run.replaces + 1)
-    typed_over = 1 if right[:1] in CLOSERS.values() else 0
-    found: list[_Step] = []
-    for text in (run.text, *run.alternatives):
-        if not text.startswith(run.text[:done]):
-            continue
-        ahead = hull.after.slice(at, at + len(text) - done)
-        agreed = _agreed(ahead, text[done:])
-        for removed in {0, run.replaces, typed_over}:
-            reached = min(agreed, hull.growth + removed)
-            closers = hull.growth + removed - reached
-            added = hull.after.slice(at + reached, at + reached + closers)
-            if reached < 0 or not _added_by_itself(text[done : done + reached], added):
-                continue
-            if (removed and not reached) or not hull.keeps_after(at + removed):
-                continue
-            found.append(_Step(text, done + reached, right[:removed], closers))
-    return max(found, key=lambda step: (step.reached, -step.closers), default=None)
-
-
-def _added_by_itself(written: str, added: str) -> bool:
-    """Whether an editor may have added `added` to `written`: closers, and a line of their own for them."""
-    closers = {CLOSERS[char] for char in written if char in CLOSERS}
-    blanks = " \t\r\n" if written.isspace() and "\n" in written else ""
-    return all(char in closers or char in blanks for char in added)
-
-
-def _backward(run: _Run, hull: _Hull) -> _Step | None:
-    """How the change takes back some of what was typed or accepted of the suggestion."""
-    at, done = run.cursor, len(run.taken)
-    pair = hull.before.slice(at - 1, at + 1)
-    lost = int(pair[1:] != "" and CLOSERS.get(pair[0]) == pair[1:])  # With its opener, as it came.
-    for closers, restored in ((0, ""), (0, run.replaced), (lost, "")):
-        reached = done + hull.growth + closers - len(restored)
-        back = run.start + reached
-        if (
-            0 <= reached < done
-            and hull.keeps_before(back)
-            and hull.after.slice(back, back + len(restored)) == restored
-            and hull.keeps_after(at + closers)
-        ):
-            return _Step(run.text, reached)
-    return None
-
-
-def _take(run: _Run, step: _Step, edits: Sequence[Edit]) -> None:
+def _take(run: _Run, step: Step, edits: Sequence[Edit]) -> None:
     """Note in `run` what `step`, made by `edits`, has done."""
     done = len(run.taken)
     if step.text != run.text:
+        if run.confirmed == len(run.text):
+            run.confirmed = len(step.text)
         run.text, run.alternatives = step.text, (run.text, *run.alternatives)
     if step.reached < done:
         del run.taken[step.reached :]
         run.replaces += len(run.replaced)
         run.replaced = ""
-        run.confirmed = False
+        run.confirmed = min(run.confirmed, step.reached)
         return
-    written = _grown(run.text[done : step.reached], step.removed)
-    typed = 0 if run.confirmed else sum(len(edit.text) for edit in edits if _is_key(edit.text))
+    written = grown(run.text[done : step.reached], step.removed)
+    is_known = done < run.confirmed
+    typed = 0 if is_known else sum(len(edit.text) for edit in edits if is_key(edit.text))
     typed = min(typed, len(written))
-    at_once = typed < len(written) and (run.confirmed or not _is_key(written[typed:]))
+    at_once = typed < len(written) and (is_known or not is_key(written[typed:]))
     here = step.reached - done - len(written) + typed
     run.taken += [False] * here + [at_once] * (len(written) - typed)
     run.replaces = max(0, run.replaces - len(step.removed)) + step.closers
     run.replaced = step.removed if at_once else ""
-    if at_once and step.reached < len(run.text):
-        ends_line = run.text[step.reached - 1] == "\n" or run.text[step.reached] in "\r\n"
+    if at_once:
+        _count_part(run)
+
+
+def _confirm(run: _Run, start: int, units: int | None) -> None:
+    """Note that `run` was accepted from `start` on: to its end, or so many UTF-16 units of it."""
+    end = len(run.text) if units is None else start
+    while end < len(run.text) and units is not None and units >= _units(run.text[end]):
+        units -= _units(run.text[end])
+        end += 1
+    if end <= start:
+        return
+    run.confirmed = max(run.confirmed, end)
+    if run.confirmed == len(run.taken) and not run.taken[-1]:
+        run.taken[-1] = True  # One character alone, or blanks, passed for typed.
+        _count_part(run)
+
+
+def _count_part(run: _Run) -> None:
+    """Note that what stands in the document of `run` by now ends with what was accepted."""
+    done = len(run.taken)
+    if done < len(run.text):
+        ends_line = run.text[done - 1] == "\n" or run.text[done] in "\r\n"
         run.lines += ends_line
         run.words += not ends_line
 
 
-def _grown(text: str, removed: str) -> str:
-    """What `text` brings that was not there in `removed`, whose place it takes."""
-    start = _agreed(text, removed)
-    text, removed = text[start:], removed[start:]
-    end = _agreed(text[::-1], removed[::-1])
-    return text[: len(text) - end]
-
-
-def _agreed(one: str, other: str) -> int:
-    """Characters that two texts have in common at their beginning."""
-    return sum(takewhile(bool, map(eq, one, other)))
-
-
-def _is_key(text: str) -> bool:
-    """Whether one key may have written `text`."""
-    return len(text) == 1 or text.isspace()
+def _units(char: str) -> int:
+    """UTF-16 code units of a character."""
+    return 1 + (char > "\uffff")

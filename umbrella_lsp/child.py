@@ -1,33 +1,25 @@
 """Child processes of the language server: how they are started, spoken to and ended. Knows no message.
 
 A child is a module of ours that is run beside the server so that what it calls, a grammar or a file system,
-may crash or hang without harm. Both sides exchange msgpack values in frames, each behind its length in four
-bytes, over the child's standard input and output.
+may crash or hang without harm. Both sides exchange msgpack values in frames over the child's standard input
+and output; `parent` is the child's side.
 
-The server's side starts a `Child`, sends with `send`, awaits with `receive`, which both raise `ChildGone`
-once there is nobody to talk to, and ends it with `aclose`, or with `kill` where it cannot wait. One task may
+The server starts a `Child`, sends with `send`, awaits with `receive`, which both raise `ChildGone` once
+there is nobody to talk to, and ends it with `aclose`, or with `kill` where it cannot wait. One task may
 receive while others send; that answers match questions is for the users to see to.
-
-The child's side takes a `Parent` at its start, blocks in `receive`, which returns None once the server has
-closed the pipe and the child is to end, and may `send` from any thread. It outlives its server in no case:
-also in the middle of a call that hangs, the kernel ends it with the thread that started it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import os
-import signal
-import struct
 import sys
-import threading
 from asyncio.subprocess import SubprocessStreamProtocol
 from contextlib import suppress
-from types import TracebackType
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import msgspec
+
+from umbrella_lsp.parent import LENGTH, frame
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 """No message comes near it: a longer one is a pipe that somebody else wrote to."""
@@ -35,18 +27,11 @@ DYING_S = 1.0
 """What a process that is killed may take to end."""
 
 _BUFFER_BYTES = 64 * 1024
-_LENGTH = struct.Struct(">I")
-_PR_SET_PDEATHSIG = 1
 _T = TypeVar("_T")
 
 
 class ChildGone(Exception):
     """The child has ended, or its pipe no longer holds what it should."""
-
-
-def _frame(message: object) -> bytes:
-    body = msgspec.msgpack.encode(message)
-    return _LENGTH.pack(len(body)) + body
 
 
 class Child:
@@ -83,7 +68,7 @@ class Child:
         """Send what msgspec can encode; waits while the child is far behind."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(_frame(message))
+            self._process.stdin.write(frame(message))
             await self._process.stdin.drain()
         except OSError as error:
             raise ChildGone("it reads no more") from error
@@ -92,7 +77,7 @@ class Child:
         """The next message. Cancelled half-way it leaves the stream unusable: shield it or kill the child."""
         assert self._process.stdout is not None
         try:
-            (size,) = _LENGTH.unpack(await self._process.stdout.readexactly(_LENGTH.size))
+            (size,) = LENGTH.unpack(await self._process.stdout.readexactly(LENGTH.size))
             if size > MAX_FRAME_BYTES:
                 raise ChildGone("it sent no frame")
             return msgspec.msgpack.decode(await self._process.stdout.readexactly(size), type=kind)
@@ -124,45 +109,3 @@ class Child:
             self._process.stdin.transport.abort()  # Or it would stay open for what nobody will read.
         self._transport.close()
         await asyncio.sleep(0)  # Only then are its pipes closed.
-
-
-class Parent:
-    """The server, seen from a child, whose process this takes possession of: make it first, and once."""
-
-    def __init__(self) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Meant for the server, who ends us.
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        sys.excepthook = _report
-        self._input: BinaryIO = os.fdopen(os.dup(0), "rb")
-        self._output: BinaryIO = os.fdopen(os.dup(1), "wb")
-        # Nothing that a library prints must get between the frames.
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(2, 1)
-        self._sending = threading.Lock()
-
-    def receive(self, kind: type[_T]) -> _T | None:
-        """The next message; None once the server wants no more of us."""
-        head = self._input.read(_LENGTH.size)
-        if len(head) < _LENGTH.size:
-            return None
-        (size,) = _LENGTH.unpack(head)
-        body = self._input.read(size)
-        return msgspec.msgpack.decode(body, type=kind) if len(body) == size else None
-
-    def send(self, message: object) -> None:
-        """Send what msgspec can encode. Ends the process if nobody is there to read it."""
-        with self._sending:
-            try:
-                self._output.write(_frame(message))
-                self._output.flush()
-            except OSError:
-                os._exit(0)  # From any thread.
-
-
-def _report(kind: type[BaseException], _error: BaseException, traceback: TracebackType | None) -> None:
-    """Say what ended the child, and where, without the error's message, which may hold the user's code."""
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    place = f"{traceback.tb_frame.f_code.co_qualname}, line {traceback.tb_lineno}" if traceback else "nowhere"
-    sys.stderr.write(f"{sys.argv[0]}: {kind.__name__} in {place}\n")

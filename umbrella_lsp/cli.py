@@ -1,4 +1,7 @@
-"""The command ``umbrella-lsp``: a language server on stdin and stdout. Logs go to stderr."""
+"""The command ``umbrella-lsp``: a language server on stdin and stdout, or a report on its surroundings.
+
+Logs go to stderr.
+"""
 
 from __future__ import annotations
 
@@ -42,18 +45,50 @@ def _parser() -> argparse.ArgumentParser:
         description="Inline completion for editors that speak LSP 3.18. Editors start it; it finds or starts "
         "the engine by itself.",
     )
-    parser.add_argument(
-        "--stdio", action="store_true", help="talk over stdin and stdout; the only way there is"
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--stdio", action="store_true", help="talk to an editor over stdin and stdout; the only way there is"
     )
+    what.add_argument(
+        "--doctor",
+        action="store_true",
+        help="report on versions, configuration, engine and machine, and what needs to be done; it holds no "
+        "source text. Exit codes: 0 healthy, 1 something needs to be done",
+    )
+    doctor = parser.add_argument_group("with --doctor")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.add_argument(
+        "--selftest",
+        action="store_true",
+        help="also load the configured models, in a process of their own, check them and time them",
+    )
+    doctor.add_argument(
+        "--config",
+        default="",
+        metavar="FILE",
+        help="the engine configuration that the editor names, if it does",
+    )
+    doctor.add_argument(
+        "--engine-url",
+        default="",
+        metavar="URL",
+        help="the engine elsewhere that the editor names, if it does",
+    )
+    doctor.add_argument("--token-file", default="", metavar="FILE", help="the file that holds its token")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until stdin ends or the client says `exit`; the exit code."""
+    """Run until stdin ends or the client says `exit`, or report; the exit code."""
     parser = _parser()
-    if not parser.parse_args(arguments).stdio:
-        parser.error("say --stdio: editors talk to this command over stdin and stdout")
+    options = parser.parse_args(arguments)
+    if options.doctor:
+        from umbrella_lsp.doctor.command import run
+
+        return run(options)
+    if options.json or options.selftest or options.config or options.engine_url or options.token_file:
+        parser.error("all other options go with --doctor")
     configure_logging()
     from umbrella_lsp.server import UmbrellaServer
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from umbrella_lsp.settings import Settings
 
 if TYPE_CHECKING:
     from engine.client import Endpoint
+    from umbrella_lsp.link import EngineLink
     from umbrella_lsp.outcome import Outcome
 
 EXIT_SUGGESTION, EXIT_NOTHING, EXIT_USAGE, EXIT_NO_ENGINE, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
@@ -118,49 +120,73 @@ def project_of(folder: Path) -> Path:
 
 
 async def _complete(document: Document, offset: int, config: Path | None, speculative: bool) -> Outcome:
-    # Imported here so that a wrong place is reported at once.
-    from engine.launch import ensure_engine
-    from umbrella_lsp.completer import Completer
+    # Imported here so that a wrong place is reported at once; and what starts processes before what does not,
+    # so that they get ready while this one imports the rest.
+    if is_secret(document.path):
+        from umbrella_lsp.outcome import Outcome
+
+        return Outcome(document, "secret")
     from umbrella_lsp.index import SymbolIndex
-    from umbrella_lsp.link import EngineLink
-    from umbrella_lsp.names import digest
     from umbrella_lsp.syntax.client import SyntaxClient
     from umbrella_lsp.workspace.client import Workspace
 
-    notices = set[str]()
-
-    def find() -> Endpoint:
-        endpoint = ensure_engine(config)
-        notices.add(endpoint.notice)
-        return endpoint
-
     folder = Path(document.path).parent
     roots = (project_of(folder),)
-    link, syntax, index = EngineLink(find), SyntaxClient(), SymbolIndex()
+    syntax, index = SyntaxClient(), SymbolIndex()
     workspace = Workspace(index, in_background=False)
-    session = digest(SESSION)
-    completer = Completer(
-        link,
-        syntax,
-        index=index,
-        roots=roots,
-        settings=SETTINGS,
-        session=session,
-        speculative=speculative,
-    )
-    try:
-        async with aclosing(link), aclosing(syntax), aclosing(workspace):
-            if not is_secret(document.path):
-                workspace.configure(roots, SETTINGS, "", near=folder)
-                await asyncio.gather(link.connect(), syntax.at(document, offset, within_s=PARSING_S))
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(READING_S):
-                        await workspace.settled()
-            return await completer.complete(document, offset, invoked=True)
-    finally:
-        completer.close()
-        for notice in notices - {""}:
-            print(f"umbrella-complete: {notice}", file=sys.stderr)
+    async with aclosing(syntax), aclosing(workspace):
+        workspace.configure(roots, SETTINGS, "", near=folder)
+        _, link = await asyncio.gather(syntax.at(document, offset, within_s=PARSING_S), _connected(config))
+        async with aclosing(link):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(READING_S):
+                    await workspace.settled()
+            from umbrella_lsp.completer import Completer
+            from umbrella_lsp.names import digest
+
+            session = digest(SESSION)
+            completer = Completer(
+                link,
+                syntax,
+                index=index,
+                roots=roots,
+                settings=SETTINGS,
+                session=session,
+                speculative=speculative,
+            )
+            try:
+                return await completer.complete(document, offset, invoked=True)
+            finally:
+                completer.close()
+
+
+async def _connected(config: Path | None) -> EngineLink:
+    """A way to the engine, once one answers; and all that is needed to ask it, imported."""
+    await asyncio.to_thread(import_module, "umbrella_lsp.link")
+    from umbrella_lsp.link import EngineLink, Found, LinkEvent
+
+    def find() -> Endpoint:
+        from engine.launch import ensure_engine
+
+        return ensure_engine(config)
+
+    said = {""}
+
+    def listen(event: LinkEvent) -> None:
+        if isinstance(event, Found) and event.endpoint.notice not in said:
+            said.add(event.endpoint.notice)
+            print(f"umbrella-complete: {event.endpoint.notice}", file=sys.stderr)
+
+    link = EngineLink(find, listen)
+    await asyncio.gather(link.connect(), asyncio.to_thread(_import_the_rest))
+    return link
+
+
+def _import_the_rest() -> None:
+    from engine.client import prepare
+
+    import_module("umbrella_lsp.completer")
+    prepare()
 
 
 def as_json(document: Document, outcome: Outcome, *, is_explained: bool) -> str:

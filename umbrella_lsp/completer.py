@@ -74,6 +74,7 @@ class Completer:
         self._rate = rate
         self._better = better
         self._cadence = Cadence()
+        self._models_languages: tuple[str, ...] = ()
         self._ongoing: OrderedDict[str, Ongoing] = OrderedDict()
         self.configure(settings or Settings(), roots)
 
@@ -81,6 +82,17 @@ class Completer:
     def settings(self) -> Settings:
         """What the user has chosen."""
         return self._asker.settings
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Ids of the languages in which an editor is given suggestions by itself; () is any."""
+        chosen = self.settings.languages or self._models_languages
+        disabled = self.settings.disabled_languages
+        return tuple(language for language in chosen if language not in disabled) or chosen
+
+    def told_languages(self, languages: tuple[str, ...]) -> None:
+        """The engine says that its models were made for these, () is any."""
+        self._models_languages = languages
 
     def configure(self, settings: Settings, roots: tuple[Path, ...]) -> None:
         """Use other settings and folders from the next request on."""
@@ -123,7 +135,7 @@ class Completer:
         a later request can use it. Raises EngineUnavailable and RequestError.
         """
         started = time.perf_counter()
-        refusal = self._refusal(document)
+        refusal = self._refusal(document, invoked)
         if refusal:
             return Outcome(document, refusal)
         latest = latest or (lambda: document)
@@ -137,12 +149,21 @@ class Completer:
         still = Asked(extended, end, invoked, lambda: None if asked.has_moved_on else extended)
         return (await self._answer(still)).outcome(_since(started), document, selection)
 
-    def _refusal(self, document: Document) -> Reason | None:
+    def _refusal(self, document: Document, invoked: bool) -> Reason | None:
         if not self.settings.enabled:
             return "disabled"
+        if not self._is_language_wanted(document.language, invoked):
+            return "other language"
         if is_secret(document.path, self.settings.secret_files):
             return "secret"
         return "too large" if len(document.content) > MAX_DOCUMENT_CHARS else None
+
+    def _is_language_wanted(self, language: str, invoked: bool) -> bool:
+        """What the settings say goes. Else, who asks for it gets what the model makes of any language."""
+        if language in self.settings.disabled_languages:
+            return False
+        known = self.settings.languages or (() if invoked else self._models_languages)
+        return not known or language in known
 
     async def _answer(self, asked: Asked) -> Answer:
         """From memory, from a text that is on its way, or from a new one, whichever comes first."""
@@ -304,15 +325,21 @@ class Completer:
         return said or self._memory.is_empty_at(document, offset)
 
     async def _prefetch(self, ongoing: Ongoing, answer: Answer, best: Left) -> None:
-        """Ask what comes after `best`, for when it is accepted."""
+        """Say when there is more of `best` than was shown; then ask what comes after it, for its accept."""
         await asyncio.sleep(NEXT_PAUSE_S)
         document, offset = answer.document, answer.offset
-        while not best.entry.is_final:
+        shown = best.fitted.text
+        while True:
+            lefts, _ = self._choose(ongoing, document, offset, invoked=False)
+            if lefts and lefts[0].fitted.text != shown and lefts[0].fitted.text.startswith(shown):
+                shown = lefts[0].fitted.text
+                self._better(document.uri)
+            if best.entry.is_final:
+                break
             making = ongoing.making(best.entry)
             if making is None:
                 return
             await making.news()
-        lefts, _ = self._choose(ongoing, document, offset, invoked=False)
         if not lefts:
             return
         text = lefts[0].fitted.text.replace("\n", document.line_ending)

@@ -24,6 +24,7 @@ REASONS: dict[Reason, str] = {
     "not now": "the model takes so long that it is not worth asking here",
     "outdated": "the document changed meanwhile",
     "disabled": "the settings say so",
+    "other language": "the settings leave this language out, or the model was not made for it",
     "secret": "the file looks like one of secrets, so the model is not shown it",
     "too large": "the file is too large",
 }

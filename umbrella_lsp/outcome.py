@@ -24,10 +24,12 @@ Reason = Literal[
     "not now",
     "outdated",
     "disabled",
+    "other language",
     "secret",
     "too large",
 ]
 """unsure: there is a text, but the target itself does not think it likely.
+other language: the settings leave it out or, where nobody asked, the model was not made for it.
 not now: the target takes so long that it is not worth asking here.
 outdated: the document, or what the user has chosen, has changed so that nothing made for it fits.
 """

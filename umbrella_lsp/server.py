@@ -8,44 +8,43 @@ answer.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from lsprotocol import types
-from pygls.exceptions import JsonRpcException
 from pygls.io_ import StdoutWriter, run_async
 from pygls.lsp.server import LanguageServer
 
 from engine import __version__
 from umbrella_lsp import lsp
+from umbrella_lsp.completion_list import TRIGGERS, completion_list, is_asked_for, word_before
 from umbrella_lsp.document import Document, DocumentStore, PositionEncoding, language_of, path_of
-from umbrella_lsp.errors import EngineLost, UmbrellaError
+from umbrella_lsp.editor import Editor
+from umbrella_lsp.errors import UmbrellaError
+from umbrella_lsp.log_line import log_line
 from umbrella_lsp.settings import Settings, read_settings
 from umbrella_lsp.stdin import stdin_reader
 from umbrella_lsp.supersede import LatestOnly
 
 if TYPE_CHECKING:
-    from umbrella_lsp.outcome import Outcome
+    from umbrella_lsp.outcome import Outcome, Selection
     from umbrella_lsp.session import Session
-    from umbrella_lsp.workspace.client import Progress
 
-SECTION = "umbrella"
-"""Of the client's settings, and of what it says it can do under ``experimental``."""
-REFRESH = "umbrella/refresh"
-"""Tells a client that asked for it, by ``experimental.umbrella.refresh``, that asking again for a document's
-suggestion is worth it: the target has come to a better one, or to one at all."""
+    _Answered = tuple[Outcome, dict[str, object]]
+    """With what is to be known about it."""
 
 CLOSE_S = 5.0
 """An editor that is gone waits for nobody: what cannot be put away by then is left to the system."""
+SETTINGS_S = 0.5
+"""How long the first request waits for the client's settings, which it has been asked for by then."""
 
 _log = logging.getLogger(__name__)
 
@@ -61,16 +60,15 @@ class UmbrellaServer(LanguageServer):
             max_workers=1,  # It reads stdin.
         )
         self._documents = DocumentStore("utf-16")
-        self._answers = LatestOnly[types.InlineCompletionList | None]()
+        self._editor = Editor(self)
+        self._answers = LatestOnly["_Answered | None"]()
         self._settings = Settings()
         self._initial = Settings()
-        self._told: set[str] = set()
+        self._has_settings = asyncio.Event()
         self._opening: asyncio.Task[Session] | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._numbers = itertools.count(1)
-        self._showing: asyncio.Task[None] | None = None
-        """The last report of progress on its way to the client."""
-        self._token = ""
+        self._typed: set[str] = set()
+        """Documents whose last change no completion list was asked for since."""
         self._register()
 
     def _register(self) -> None:
@@ -91,10 +89,20 @@ class UmbrellaServer(LanguageServer):
             types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS: self._folders_changed,
             types.TEXT_DOCUMENT_DID_SAVE: self._did_save,
         }
-        # pygls notes things on its handlers, which bound methods do not allow and partials do.
+        # pygls notes things on its handlers, which bound methods do not allow and partials do. Nor does it
+        # take a partial whose first parameter may be any object for one that wants the server itself.
         for method, handler in handlers.items():
             self.feature(method)(partial(handler))
-        self.command(lsp.ACCEPTED)(self._accepted_command())
+        for method in lsp.FEEDBACKS:
+            self.feature(method)(partial(self._feedback, method))
+        commands: dict[str, Callable[..., Awaitable[object]]] = {
+            lsp.ACCEPTED: self._accepted,
+            lsp.TELL_STATUS: self._tell_status,
+            lsp.TELL_STATISTICS: self._tell_statistics,
+            lsp.UNLOAD: self._unload,
+        }
+        for name, command in commands.items():
+            self.command(name)(partial(command))
         # Without options pygls does not advertise the capability.
         options = types.InlineCompletionOptions()
         self.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, options)(partial(self._inline_completion))
@@ -139,8 +147,10 @@ class UmbrellaServer(LanguageServer):
         version = None if identifier.version == lsp.NO_VERSION else identifier.version
         edits = self._documents.change(identifier.uri, version, changes)
         after = self._documents.get(identifier.uri)
-        if self._ready and before and after:
-            self._ready.changed(before, edits, after)
+        if before and after:
+            self._typed.add(identifier.uri)
+            if self._ready:
+                self._ready.changed(before, edits, after)
 
     def forget(self, uri: str) -> None:
         """Act as if the document were not open: what it holds is not known any more."""
@@ -153,7 +163,9 @@ class UmbrellaServer(LanguageServer):
 
     def _close_document(self, uri: str) -> None:
         self._documents.close(uri)
+        self._typed.discard(uri)
         self._answers.supersede(uri)
+        self._answers.supersede(_list_of(uri))
         if self._ready:
             self._ready.closed(uri)
 
@@ -161,12 +173,23 @@ class UmbrellaServer(LanguageServer):
         if self._ready:
             self._ready.saved(params.text_document.uri)
 
-    def _accepted_command(self) -> Callable[..., None]:
-        def accepted(*arguments: object) -> None:
-            if self._ready:
-                self._ready.accepted(lsp.accepted_id(arguments))
+    def _feedback(self, method: str, params: object) -> None:
+        said = lsp.feedback(method, params)
+        if self._ready and said:
+            self._ready.told(said.id, said.event, said.units)
 
-        return accepted
+    async def _accepted(self, *arguments: object) -> None:
+        if self._ready:
+            self._ready.told(lsp.accepted_id(arguments), "accepted")
+
+    async def _tell_status(self, *_arguments: object) -> object:
+        return lsp.status((await self._session()).status)
+
+    async def _tell_statistics(self, *_arguments: object) -> object:
+        return {"text": await (await self._session()).statistics()}
+
+    async def _unload(self, *_arguments: object) -> object:
+        return {"message": await (await self._session()).unload()}
 
     def report_server_error(self, error: Exception, source: Any) -> None:
         """Log a message that could not be handled, without its contents, and leave the user in peace."""
@@ -177,25 +200,32 @@ class UmbrellaServer(LanguageServer):
         self._documents.encoding = cast("PositionEncoding", str(getattr(encoding, "value", encoding)))
         self._initial = self._read(Settings(), params.initialization_options)
         self._settings = self._initial
+        if self._settings.completion_list:
+            # What is a feature by now is among the capabilities.
+            options = types.CompletionOptions(trigger_characters=TRIGGERS)
+            self.feature(types.TEXT_DOCUMENT_COMPLETION, options)(partial(self._completion))
 
     async def _initialized(self, _params: types.InitializedParams) -> None:
-        workspace = self.client_capabilities.workspace
-        changes = workspace.did_change_configuration if workspace else None
-        if changes and changes.dynamic_registration:
-            method = types.WORKSPACE_DID_CHANGE_CONFIGURATION
-            options = types.DidChangeConfigurationRegistrationOptions(section=SECTION)
-            self.client_register_capability(
-                types.RegistrationParams([types.Registration("configuration", method, options)])
-            )
-        await self._fetch_settings(None)
-        (await self._session()).configure(self._settings, self._roots())
+        self._editor.watch_settings()
+        if not self._initial.completion_list:
+            self.feature(types.TEXT_DOCUMENT_COMPLETION)(partial(self._completion))
+        await self._configure(None)
 
     async def _shut_down(self, _params: None) -> None:
+        self._editor.close()
         await self._close()
 
     async def _configuration_changed(self, params: types.DidChangeConfigurationParams) -> None:
-        await self._fetch_settings(params.settings)
-        (await self._session()).configure(self._settings, self._roots())
+        await self._configure(params.settings)
+
+    async def _configure(self, pushed: object) -> None:
+        """Use the client's settings: those it has `pushed`, if it cannot be asked."""
+        opening = asyncio.create_task(self._session())  # Which takes time, as the answer may.
+        self._settings = self._read(self._initial, await self._editor.settings(pushed))
+        self._has_settings.set()
+        if not self._initial.completion_list:
+            self._editor.offer_list(self._settings.completion_list)
+        (await opening).configure(self._settings, self._roots())
 
     async def _folders_changed(self, _params: types.DidChangeWorkspaceFoldersParams) -> None:
         (await self._session()).configure(self._settings, self._roots())
@@ -208,25 +238,46 @@ class UmbrellaServer(LanguageServer):
         if document is None:
             _log.warning("a suggestion for a document that is not open was asked for")
             return None
-        offset = document.offset_at(lsp.position(params.position), self._documents.encoding)
-        request = self.protocol.msg_id  # Here, where it is surely this request's: the answer is a later task.
-        return await self._answers.run(document.uri, self._answer(request, document, offset, params.context))
+        encoding, context = self._documents.encoding, params.context
+        offset = document.offset_at(lsp.position(params.position), encoding)
+        selection = lsp.selection(document, context.selected_completion_info, encoding)
+        invoked = context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
+        answer = self._answer(self.protocol.msg_id, document, offset, selection, invoked=invoked)
+        outcome, about = await self._answers.run(document.uri, answer) or (None, {})
+        return lsp.items(outcome, encoding, about) if outcome else None
+
+    async def _completion(self, params: types.CompletionParams) -> types.CompletionList | None:
+        document = self._documents.get(params.text_document.uri)
+        if document is None or not self._settings.completion_list:
+            return None
+        encoding = self._documents.encoding
+        offset = document.offset_at(lsp.position(params.position), encoding)
+        typed_just_now = document.uri in self._typed and word_before(document, offset) != ""
+        self._typed.discard(document.uri)
+        invoked = is_asked_for(params.context, typed_just_now=typed_just_now)
+        answer = self._answer(self.protocol.msg_id, document, offset, None, invoked=invoked)
+        outcome, about = await self._answers.run(_list_of(document.uri), answer) or (None, {})
+        markdown = lsp.takes_markdown(self.client_capabilities)
+        return completion_list(outcome, encoding, about, markdown=markdown) if outcome else None
 
     async def _answer(
-        self, request: object, document: Document, offset: int, context: types.InlineCompletionContext
-    ) -> types.InlineCompletionList | None:
-        """One answer, and one line in the log, whatever happens."""
+        self, request: object, document: Document, offset: int, selection: Selection | None, *, invoked: bool
+    ) -> _Answered | None:
+        """One outcome, and one line in the log, whatever happens; None if it is no answer any more.
+
+        `request` comes from the handler, where it is surely this request's: this runs as a later task.
+        """
         started = time.perf_counter()
-        encoding = self._documents.encoding
+        session = self._ready
         try:
-            session = self._ready or await self._session()
+            session = session or await self._session()
             if self._documents.get(document.uri) is document:
                 session.viewed(document, offset)
             outcome = await session.completer.complete(
                 document,
                 offset,
-                lsp.selection(document, context.selected_completion_info, encoding),
-                invoked=context.trigger_kind == types.InlineCompletionTriggerKind.Invoked,
+                selection,
+                invoked=invoked,
                 latest=lambda: self._documents.get(document.uri),
             )
         except asyncio.CancelledError:
@@ -234,24 +285,12 @@ class UmbrellaServer(LanguageServer):
             raise
         except UmbrellaError as error:
             _log.info("id=%s outcome=%s total_ms=%.1f", request, type(error).__name__, _since(started))
-            if not isinstance(error, EngineLost):  # A crash costs this one suggestion and nobody's attention.
-                self._tell(str(error))
+            if session:
+                session.failed(error)
             return None
-        about = self._about(outcome)
-        answer = None if outcome.reason == "outdated" else lsp.items(outcome, encoding, about)
-        session.offered(str(about["id"]), outcome)
-        _log_outcome(request, outcome, _since(started))
-        return answer
-
-    def _about(self, outcome: Outcome) -> dict[str, object]:
-        return {
-            "id": f"s{next(self._numbers)}",
-            "source": outcome.source,
-            "tier": outcome.tier,
-            "version": outcome.document.version,
-            "server_ms": round(outcome.server_ms, 2),
-            "engine_ms": round(outcome.total_ms - outcome.server_ms, 2),
-        }
+        _log.info("id=%s %s", request, log_line(outcome, _since(started)))
+        about = session.offered(outcome)
+        return None if outcome.reason == "outdated" else (outcome, about)
 
     async def _session(self) -> Session:
         """What answers requests; made when it is first needed, and once."""
@@ -269,73 +308,27 @@ class UmbrellaServer(LanguageServer):
     async def _open(self) -> Session:
         # In a thread, so that documents may change and requests be cancelled meanwhile.
         make = await asyncio.to_thread(_import_session)
-        session = make(self._settings, self._roots(), self._tell, self._better, self._progressed)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTINGS_S):
+                await self._has_settings.wait()
+        session = make(self._settings, self._roots(), self._editor)
         for document in self._documents:
             session.opened(document)
         return session
 
     def _roots(self) -> tuple[Path, ...]:
-        folders = [folder.uri for folder in self.workspace.folders.values()]
-        if not folders and self.workspace.root_uri:
-            folders = [self.workspace.root_uri]
-        return tuple(Path(path_of(uri)) for uri in folders if uri.startswith("file:"))
-
-    async def _fetch_settings(self, pushed: object) -> None:
-        """Read the section from the client if it can be asked, else from what it has pushed."""
-        workspace = self.client_capabilities.workspace
-        section = cast("dict[str, Any]", pushed).get(SECTION) if isinstance(pushed, dict) else None
-        if workspace and workspace.configuration:
-            asked_for = types.ConfigurationParams([types.ConfigurationItem(section=SECTION)])
-            try:
-                section = (await self.workspace_configuration_async(asked_for))[0]
-            except (JsonRpcException, IndexError) as error:
-                _log.warning("the client did not send its settings: %s", type(error).__name__)
-        self._settings = self._read(self._initial, section)
+        return lsp.roots(self.workspace)
 
     def _read(self, base: Settings, data: object) -> Settings:
         reading = read_settings(base, data)
         for problem in reading.problems:
-            self._tell(problem)
+            self._editor.say_once(problem)
         return reading.settings
 
-    def _tell(self, message: str) -> None:
-        """Show the user a sentence, once."""
-        if message not in self._told:
-            self._told.add(message)
-            self.window_show_message(types.ShowMessageParams(types.MessageType.Warning, message))
 
-    def _better(self, uri: str) -> None:
-        """There is more for a document than its last answer said."""
-        experimental = self.client_capabilities.experimental
-        ours = cast("dict[str, Any]", experimental).get(SECTION) if isinstance(experimental, dict) else None
-        if isinstance(ours, dict) and cast("dict[str, Any]", ours).get("refresh"):
-            self.protocol.notify(REFRESH, {"uri": uri})
-
-    def _progressed(self, progress: Progress) -> None:
-        """How far the workspace is read, for an editor that shows such things."""
-        window = self.client_capabilities.window
-        if not (window and window.work_done_progress):
-            return
-        before = self._showing
-        self._showing = asyncio.create_task(self._show(progress, before))
-
-    async def _show(self, progress: Progress, before: asyncio.Task[None] | None) -> None:
-        """Send `progress`, after what is sent already."""
-        if before is not None:
-            await asyncio.wait([before])
-        said = f"{progress.files} files"
-        token = self._token
-        if progress.state == "begin":
-            token = self._token = f"umbrella-{next(self._numbers)}"
-            with suppress(JsonRpcException):  # A client that refuses is not shown any.
-                await self.work_done_progress.create_async(token)  # pyright: ignore[reportUnknownMemberType]
-            self.work_done_progress.begin(
-                token, types.WorkDoneProgressBegin("Umbrella: reading the workspace", message=said)
-            )
-        elif progress.state == "report":
-            self.work_done_progress.report(token, types.WorkDoneProgressReport(message=said))
-        else:
-            self.work_done_progress.end(token, types.WorkDoneProgressEnd(message=said))
+def _list_of(uri: str) -> str:
+    """What answers to requests for a document's completion list go by, beside those for ghost text."""
+    return f"list {uri}"
 
 
 async def _put_away(opening: asyncio.Task[Session]) -> None:
@@ -346,30 +339,6 @@ def _import_session() -> type[Session]:
     from umbrella_lsp.session import Session
 
     return Session
-
-
-def _log_outcome(request: object, outcome: Outcome, total_ms: float) -> None:
-    timings, tokens = outcome.timings, outcome.tokens
-    _log.info(
-        "id=%s outcome=%s source=%s tier=%s total_ms=%.1f server_ms=%.1f context_ms=%.1f queue_ms=%.0f "
-        "prefill_ms=%.0f decode_ms=%.0f prompt=%d reused=%d generated=%d drafted=%d accepted=%d passes=%d",
-        request,
-        outcome.reason.replace(" ", "-"),
-        outcome.source,
-        outcome.tier,
-        total_ms,
-        outcome.server_ms + total_ms - outcome.total_ms,
-        outcome.context_ms,
-        timings.queue_ms,
-        timings.prefill_ms,
-        timings.decode_ms,
-        tokens.prompt,
-        tokens.reused,
-        tokens.generated,
-        tokens.drafted,
-        tokens.accepted,
-        tokens.target_passes,
-    )
 
 
 def _since(started: float) -> float:

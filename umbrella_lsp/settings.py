@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T", "EngineSettings", "Settings")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """The group ``umbrella.engine``: which engine is asked."""
+
+    config: str = ""
+    """Path of an engine configuration, used if this server is the one to start the engine."""
+    url: str = ""
+    """An engine elsewhere, which is used as it is and never started: ``http://HOST:PORT``,
+    ``https://HOST[:PORT]`` or ``unix:///PATH``. '' is this user's own, found or started."""
+    token_file: str = ""
+    """Path of the file that holds the bearer token of the engine at `url`."""
+
+    @property
+    def config_path(self) -> Path | None:
+        """The configuration to start an engine with, or None for the default one."""
+        return Path(self.config).expanduser() if self.config else None
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The section ``umbrella`` of an editor's settings; every key has the name of its field."""
+    """The section ``umbrella`` of an editor's settings; every key has the name of its field, or the same name
+    in camel case.
+    """
 
     enabled: bool = True
+    languages: tuple[str, ...] = ()
+    """Ids of the languages to suggest in; () leaves it to what the model knows."""
+    disabled_languages: tuple[str, ...] = ()
+    """Ids of languages in which nothing is suggested."""
     max_lines: int = 8
     """Lines of a suggestion where a block is wanted; 1 never suggests more than the line."""
     max_tokens: int = 96
@@ -32,13 +58,9 @@ class Settings:
     """Patterns, as of a shell, of files that never go into a prompt, besides those known to hold secrets."""
     statistics: bool = True
     """Whether what becomes of suggestions is counted in a file of the user's own."""
-    engine_config: str = ""
-    """Path of an engine configuration, used if this server is the one to start the engine."""
-
-    @property
-    def engine_config_path(self) -> Path | None:
-        """The configuration to start an engine with, or None for the default one."""
-        return Path(self.engine_config).expanduser() if self.engine_config else None
+    completion_list: bool = False
+    """Whether suggestions are offered in ordinary completion lists too, for editors without ghost text."""
+    engine: EngineSettings = field(default_factory=EngineSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +71,8 @@ class Reading:
     problems: tuple[str, ...] = ()
 
 
-_CLIENTS_OWN = {"server"}
-"""What editors keep in the same section, about how they start us."""
+_CLIENTS_OWN = {"umbrella.server", "umbrella.trace"}
+"""What editors keep in the same section, about how they start us and what they log."""
 _LIMITS = {
     "max_lines": (1, 100),
     "max_tokens": (1, 1024),
@@ -68,33 +90,53 @@ def read_settings(base: Settings, data: object) -> Reading:
     """
     if data is None:
         return Reading(base)
-    if not isinstance(data, Mapping):
-        return Reading(base, (f"umbrella: settings are an object, not {type(data).__name__}",))
-    kinds: dict[str, type[object]] = {field.name: type(getattr(base, field.name)) for field in fields(base)}
-    chosen: dict[str, Any] = {}
     problems: list[str] = []
+    return Reading(_read_group(base, data, "umbrella", problems), tuple(problems))
+
+
+def _read_group(base: T, data: object, path: str, problems: list[str]) -> T:
+    """`base`, the group at `path`, with what `data` says otherwise; sentences go to `problems`."""
+    if not isinstance(data, Mapping):
+        problems.append(f"{path} must be an object of settings, not {data!r}")
+        return base
+    values = {field.name: cast("object", getattr(base, field.name)) for field in fields(base)}
+    names = {spelling: name for name in values for spelling in (name, _camel_case(name))}
+    chosen: dict[str, Any] = {}
     for key, sent in cast("Mapping[str, object]", data).items():
-        if key in _CLIENTS_OWN:
+        where = f"{path}.{key}"
+        if where in _CLIENTS_OWN:
             continue
-        value = _as_kept(sent, kinds.get(key))
-        if key not in kinds:
-            problems.append(f"umbrella.{key} is no setting; there are {', '.join(kinds)}")
-        elif type(value) is not kinds[key]:
-            problems.append(f"umbrella.{key} must be {_named(kinds[key])}, not {value!r}")
-        elif key in _LIMITS and not _LIMITS[key][0] <= cast("float", value) <= _LIMITS[key][1]:
-            low, high = _LIMITS[key]
-            problems.append(f"umbrella.{key} must be from {low} to {high}, not {value!r}")
+        name = names.get(key)
+        if name is None:
+            problems.append(f"{where} is no setting; there are {', '.join(values)}")
+        elif isinstance(group := values[name], EngineSettings):
+            chosen[name] = _read_group(group, sent, where, problems)
+        elif problem := _problem_with(name, value := _as_kept(sent, type(values[name])), type(values[name])):
+            problems.append(f"{where} must be {problem}, not {value!r}")
         else:
-            chosen[key] = value
-    return Reading(replace(base, **chosen), tuple(problems))
+            chosen[name] = value
+    return replace(base, **chosen)
 
 
-def _as_kept(value: object, kind: type[object] | None) -> object:
+def _problem_with(name: str, value: object, kind: type[object]) -> str:
+    """What the value of a setting must be, or '' if that is what it is."""
+    if type(value) is not kind:
+        return _named(kind)
+    low, high = _LIMITS.get(name, (0, 0))
+    return f"from {low} to {high}" if name in _LIMITS and not low <= cast("float", value) <= high else ""
+
+
+def _as_kept(value: object, kind: type[object]) -> object:
     """A list of texts, and a whole number where any number will do, as it is kept; all else as it is."""
     if kind is float and type(value) is int:
         return float(value)
     items = cast("list[object]", value) if isinstance(value, list) else [None]
     return tuple(items) if all(isinstance(item, str) for item in items) else cast("object", value)
+
+
+def _camel_case(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
 
 
 def _named(kind: type[object]) -> str:

@@ -1,11 +1,13 @@
-"""What ``umbrella-complete --stats`` says about what became of suggestions. Only reads."""
+"""What is said about what became of suggestions, on a terminal and in an editor. Only reads."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from io import StringIO
 from itertools import groupby
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 from umbrella_lsp.acceptance import EVERYTHING, OUTCOMES
@@ -20,6 +22,8 @@ from umbrella_lsp.tally import (
     user_file,
 )
 
+_SHORTER = {"contradicted": "instead"}
+"""Headings that would take too much room: here, that something else was written instead."""
 NOTHING = "Nothing is recorded yet: suggestions are counted as they are offered in an editor."
 
 
@@ -51,10 +55,10 @@ def table(days: Days) -> Table:
     """The figures for people: everything, then a section for each group of tags. Fits 80 columns."""
     first = min(days)  # Dates sort before `EARLIER`, and some day is always apart.
     title = f"Suggestions since {'before ' if EARLIER in days else ''}{first}"
-    found = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=0)
+    found = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=0, show_edge=False)
     found.add_column(no_wrap=True)
     for heading in ("offered", *OUTCOMES, "saved", "each"):
-        found.add_column(heading, justify="right", no_wrap=True)
+        found.add_column(_SHORTER.get(heading, heading), justify="right", no_wrap=True)
     # `EVERYTHING` is the only tag without a group, and so a group by itself.
     rows = sorted(totals(days.values()).items(), key=lambda row: (row[0] != EVERYTHING, row[0]))
     for name, group in groupby(rows, key=lambda row: row[0].partition(":")[0]):
@@ -64,6 +68,16 @@ def table(days: Days) -> Table:
             found.add_row(tag.partition(":")[2] or tag, *_cells(counts))
         found.add_section()
     return found
+
+
+def text(days: Days) -> str:
+    """The same as plain text, 80 columns wide."""
+    if not days:
+        return NOTHING
+    console = Console(file=StringIO(), width=80, color_system=None)
+    with console.capture() as captured:
+        console.print(table(days))
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")
 
 
 def _cells(counts: Counts) -> list[str]:

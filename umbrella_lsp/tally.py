@@ -49,6 +49,7 @@ class Counts:
     accepted: Count = 0
     partly: Count = 0
     typed: Count = 0
+    dismissed: Count = 0
     contradicted: Count = 0
     left: Count = 0
     words: Count = 0

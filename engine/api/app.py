@@ -45,6 +45,7 @@ class Routes:
 
     async def get_health(self, _request: Request) -> Response:
         """``GET /health``: a `Health`."""
+        model, draft_model = self.config.shown_names
         health = Health(
             state=self.worker.state,
             progress=self.worker.load_share,
@@ -56,6 +57,9 @@ class Routes:
             message=self.worker.failure,
             pass_ms=self.worker.speed.pass_ms,
             draft_ms=self.worker.speed.draft_ms,
+            model=model,
+            draft_model=draft_model,
+            languages=self.config.languages,
         )
         return Response(msgspec.json.encode(health), media_type="application/json")
 

@@ -9,10 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from engine.client import Endpoint, EngineClient, InfillCall, StreamEvent, fetch_health
+from engine.client import Endpoint, EngineClient, InfillCall, StreamEvent, ask_to_drain, fetch_health
 from engine.errors import CheckpointError, EngineGone, EngineUnavailable, ProtocolMismatch, RequestError
 from engine.protocol import Segment, StopReason, UmbrellaRequest
-from tests.engine.fakes import LAYERS, FakeBackend, FakeBranch, Gate, Script, eventually, running_engine
+from tests.engine.fakes import (
+    DEADLINE_S,
+    LAYERS,
+    FakeBackend,
+    FakeBranch,
+    Gate,
+    RunningEngine,
+    Script,
+    eventually,
+    running_engine,
+)
 
 
 def stream(endpoint: Endpoint, call: InfillCall) -> list[StreamEvent]:
@@ -169,6 +179,26 @@ def test_a_failure_in_mid_stream_is_raised_after_what_came_before(tmp_path: Path
     assert seen == ["b"]
 
 
+def test_the_end_of_an_engine_is_noticed_and_nothing_else_is_taken_for_it(tmp_path: Path) -> None:
+    async def watch(engine: RunningEngine) -> None:
+        assert engine.tcp is not None
+        endings = [asyncio.create_task(EngineClient(at).ended()) for at in (engine.endpoint, engine.tcp)]
+        client = EngineClient(engine.endpoint)
+        for _ in range(2):  # Others' requests come and go meanwhile.
+            assert [event async for event in client.infill(InfillCall("ab", max_tokens=1))]
+        await client.aclose()
+        assert not any(ending.done() for ending in endings)
+        await asyncio.to_thread(ask_to_drain, engine.endpoint)
+        await asyncio.wait_for(asyncio.gather(*endings), DEADLINE_S)
+
+    with running_engine(tmp_path, with_tcp=True) as engine:
+        asyncio.run(watch(engine))
+
+
+def test_where_no_engine_is_it_has_ended(tmp_path: Path) -> None:
+    asyncio.run(asyncio.wait_for(EngineClient(Endpoint(tmp_path / "engine.sock")).ended(), DEADLINE_S))
+
+
 def test_no_engine_is_said_so(tmp_path: Path) -> None:
     nowhere = Endpoint(tmp_path / "engine.sock")
     with pytest.raises(EngineGone, match="No engine answers"):
@@ -229,8 +259,9 @@ def test_tcp_works_with_the_token_and_no_proxy_is_asked(
             fetch_health(Endpoint(port=engine.tcp.port))
 
 
-def test_client_and_launch_import_nothing_heavy() -> None:
-    heavy = ("torch", "transformers", "numpy", "httpx", "starlette", "uvicorn", "rich", "prometheus_client")
-    code = f"import sys, engine.client, engine.launch; print([n for n in {heavy} if n in sys.modules])"
+def test_client_and_launch_import_nothing_heavy_and_to_ask_takes_httpx_alone() -> None:
+    heavy = ("torch", "transformers", "numpy", "httpx", "starlette", "uvicorn", "rich", "click", "pygments")
+    loaded = f"print(*[n for n in {heavy} if n in sys.modules])"
+    code = f"import sys, engine.client, engine.launch; {loaded}; engine.client.prepare(); {loaded}"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
+    assert result.stdout == "\nhttpx\n"

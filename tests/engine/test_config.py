@@ -92,6 +92,26 @@ def test_a_draft_model_is_loaded_only_where_it_is_used(tmp_path: Path, text: str
     assert load(written(tmp_path, text)).model_drafted_with == draft
 
 
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (EngineConfig(), ("bundled:target", "bundled:draft")),
+        (EngineConfig(model="o/n", draft_model=None), ("o/n", "")),
+        (EngineConfig(model="/home/me/models/big", engine="ar"), ("models/big", "")),
+        (EngineConfig(model="/big", draft_model="./small"), ("big", "small")),
+    ],
+)
+def test_models_are_shown_by_name_and_not_by_where_they_lie(
+    config: EngineConfig, names: tuple[str, str]
+) -> None:
+    assert config.shown_names == names
+
+
+def test_the_shipped_pair_knows_python_and_of_other_models_nothing_is_assumed() -> None:
+    assert EngineConfig().languages == ("python",)
+    assert EngineConfig(model="o/n").languages == ()
+
+
 def test_the_default_file_is_the_named_one_else_the_users_else_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from engine.cli import FAILED, NO_ENGINE, main
 from engine.client import Endpoint, ask_to_drain, fetch_health
 from engine.config import load
 from engine.errors import ConfigError, EngineUnavailable
-from engine.launch import ensure_engine, probe
+from engine.launch import end_engine, ensure_engine, probe
 from engine.runtime import RuntimeDir, runtime_dir
 from tests.engine.fakes import DEADLINE_S, eventually
 
@@ -47,6 +47,14 @@ def free(place: RuntimeDir) -> bool:
         return False
     os.close(lock)
     return True
+
+
+def has_crashed(place: RuntimeDir) -> bool:
+    lock = place.try_lock()
+    assert lock is not None
+    crashed = place.has_crashed(lock)
+    os.close(lock)
+    return crashed
 
 
 def written(folder: Path, text: str) -> Path:
@@ -101,6 +109,47 @@ def test_a_running_engine_is_found_and_a_killed_one_is_started_again(place: Runt
     assert stat.S_IMODE(place.log.stat().st_mode) == 0o600
 
 
+def test_a_crash_is_told_to_who_starts_the_next_engine_and_to_nobody_else(place: RuntimeDir) -> None:
+    first = ensure()
+    assert first.notice == ""
+    os.kill(pid_of(first), signal.SIGKILL)
+    eventually(lambda: free(place))
+    with pytest.raises(EngineUnavailable, match="exit 7"):  # Who got none to run has told nobody.
+        ensure_engine(command=(sys.executable, "-c", "raise SystemExit(7)"), timeout_s=DEADLINE_S)
+    said = f"The engine had ended unexpectedly and was started again. Its log is {place.log}."
+    assert ensure().notice == said
+    assert ensure().notice == ""
+
+
+def test_an_engine_can_be_ended_to_free_its_memory(place: RuntimeDir) -> None:
+    assert end_engine() is False
+    assert not place.log.exists()
+    ensure()
+    assert end_engine() is True
+    assert probe(place) is None
+    assert not has_crashed(place)
+
+
+def test_an_engine_that_does_not_end_is_told(place: RuntimeDir) -> None:
+    lock = place.try_lock()
+    assert lock is not None
+    with place.listen() as listener:
+        answer = threading.Thread(target=drain_once, args=(listener,))
+        answer.start()
+        with pytest.raises(EngineUnavailable, match="has not ended within"):
+            end_engine(timeout_s=0.1)
+        answer.join()
+    os.close(lock)
+
+
+def drain_once(listener: socket.socket) -> None:
+    """Accept to be ended, and go on."""
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 202 Accepted\r\nConnection: close\r\n\r\n{}")
+
+
 def test_a_stale_socket_is_replaced(place: RuntimeDir) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(place.socket))
@@ -121,6 +170,7 @@ def test_a_signal_ends_an_engine_as_cleanly(place: RuntimeDir) -> None:
     os.kill(pid_of(ensure()), signal.SIGTERM)
     eventually(lambda: free(place))
     assert not place.socket.exists()
+    assert not has_crashed(place)
 
 
 def test_another_configuration_is_told_and_the_running_one_wins(place: RuntimeDir, tmp_path: Path) -> None:
@@ -266,6 +316,7 @@ def test_an_engine_that_hangs_is_ended_by_a_signal(place: RuntimeDir) -> None:
         assert subprocess.run(stop, timeout=DEADLINE_S, check=False).returncode == 0
         assert hung.wait(DEADLINE_S) == -signal.SIGTERM
     assert free(place)
+    assert not has_crashed(place), "who ends it knows"
 
 
 def test_a_lock_that_was_taken_does_not_name_who_held_it_before(place: RuntimeDir) -> None:

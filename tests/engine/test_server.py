@@ -248,6 +248,7 @@ def test_health_models_and_metrics_answer(engine: RunningEngine) -> None:
     health = read(Health, engine.http.get("/health").json())
     assert (health.state, health.progress, health.message) == ("ready", 1.0, "")
     assert health.config_hash == EngineConfig(model="fake").digest()
+    assert (health.model, health.draft_model, health.languages) == ("fake", "bundled:draft", ())
     assert [model["id"] for model in engine.http.get("/v1/models").json()["data"]] == ["fake"]
     engine.http.post("/infill", json={"n_predict": 1})
     assert engine.metric('umbrella_requests_total{endpoint="/infill",outcome="ok"}') >= 1

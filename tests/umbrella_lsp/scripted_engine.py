@@ -50,6 +50,10 @@ class Script:
     pushed: Queue[dict[str, Any]] = field(default_factory=Queue)
     """Bodies of ``POST /workspace``."""
     pid: int = field(default_factory=os.getpid)
+    health: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What ``GET /health`` says otherwise than an engine that is ready."""
+    has_ended: threading.Event = field(default_factory=threading.Event)
+    """Set by ``POST /drain``, or by a test that wants the engine to end as an idle one does."""
     closed: Queue[str] = field(default_factory=Queue)
     """The session of every stream the client closed early."""
 
@@ -75,11 +79,15 @@ def _event(text: str, *, generated: int, stop: StopReason | None = None) -> byte
 
 
 def app(script: Script) -> Starlette:
-    """``GET /health``, ``POST /infill`` and ``POST /workspace`` as `engine.protocol` has them."""
+    """What of an engine's HTTP interface editors' servers use, as `engine.protocol` has it."""
 
     async def health(_request: Request) -> Response:
         state = Health("ready", 1.0, PACKAGE_VERSION, PROTOCOL_VERSION, "scripted", script.pid)
-        return JSONResponse(msgspec.to_builtins(state))
+        return JSONResponse({**msgspec.to_builtins(state), **script.health})
+
+    async def drain(_request: Request) -> Response:
+        script.has_ended.set()
+        return JSONResponse({}, 202)
 
     async def workspace(request: Request) -> Response:
         script.pushed.put(await request.json())
@@ -106,6 +114,7 @@ def app(script: Script) -> Starlette:
         return StreamingResponse(events(), media_type="text/event-stream")
 
     posts = [Route("/infill", infill, methods=["POST"]), Route("/workspace", workspace, methods=["POST"])]
+    posts.append(Route("/drain", drain, methods=["POST"]))
     return Starlette(routes=[Route("/health", health), *posts])
 
 
@@ -120,12 +129,20 @@ def running(folder: Path) -> Generator[Script]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
+
+    def end() -> None:
+        script.has_ended.wait()
+        server.should_exit = True
+        thread.join()
+        listener.close()
+        (folder / "engine.sock").unlink(missing_ok=True)
+
+    ending = threading.Thread(target=end)
+    ending.start()
     try:
         while not server.started and thread.is_alive():
             time.sleep(0.005)
         yield script
     finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
-        (folder / "engine.sock").unlink(missing_ok=True)
+        script.has_ended.set()
+        ending.join()

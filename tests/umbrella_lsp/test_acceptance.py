@@ -324,6 +324,116 @@ SEQUENCES: dict[str, tuple[str, list[Told], str]] = {
         [lambda d: d.offer("a+b"), lambda d: d.watcher.accepted("1"), lambda d: d.insert("a + b")],
         "accepted saved=3",
     ),
+    "a part that the editor tells of before the text has changed is counted once": (
+        "x = |\n",
+        [
+            lambda d: d.offer("one two"),
+            lambda d: d.watcher.accepted("1", 4),
+            lambda d: d.insert("one "),
+            lambda d: d.type("q"),
+        ],
+        "partly words=1 saved=4",
+    ),
+    "so is one that it tells of afterwards": (
+        "x = |\n",
+        [
+            lambda d: d.offer("one two"),
+            lambda d: d.insert("one "),
+            lambda d: d.watcher.accepted("1", 4),
+            lambda d: d.type("q"),
+        ],
+        "partly words=1 saved=4",
+    ),
+    "a part of one character is one if the editor says so": (
+        "x = |\n",
+        [
+            lambda d: d.offer("(one)"),
+            lambda d: d.insert("("),
+            lambda d: d.watcher.accepted("1", 1),
+            lambda d: d.type("q"),
+        ],
+        "partly words=1 saved=1",
+    ),
+    "parts are counted from where their item begins, in the editor's units": (
+        "x = |\n",
+        [
+            lambda d: d.offer("😋one two"),
+            lambda d: d.type("😋"),
+            lambda d: d.offer("one 😋 two"),
+            lambda d: d.watcher.accepted("2", 7),
+            lambda d: d.insert("one 😋 "),
+            lambda d: d.watcher.accepted("2", 7),
+            lambda d: d.type("q"),
+        ],
+        "partly words=1 saved=6",
+    ),
+    "a part that was taken back is none": (
+        "x = |\n",
+        [
+            lambda d: d.offer("one two"),
+            lambda d: d.insert("one "),
+            lambda d: d.watcher.accepted("1", 4),
+            lambda d: d.back(4),
+            lambda d: d.type("q"),
+        ],
+        "contradicted words=1",
+    ),
+    "parts to the end are the whole, though the editor tells of parts alone": (
+        "x = |\n",
+        [
+            lambda d: d.offer("a b"),
+            lambda d: d.watcher.accepted("1", 2),
+            lambda d: d.insert("a "),
+            lambda d: d.watcher.accepted("1", 3),
+            lambda d: d.insert("b"),
+            lambda d: d.type("\n"),
+        ],
+        "accepted words=1 saved=3",
+    ),
+    "an alternative that was accepted whole was": (
+        "x = |\n",
+        [
+            lambda d: d.offer("abc", alternatives=("longer than that",)),
+            lambda d: d.watcher.accepted("1"),
+            lambda d: d.insert("longer than that"),
+            lambda d: d.type("\n"),
+        ],
+        "accepted saved=16",
+    ),
+    "what is sent away is dismissed": (
+        "x = |\n",
+        [lambda d: d.offer("abc"), lambda d: d.watcher.dismissed("1"), lambda d: d.type("abc")],
+        "dismissed",
+    ),
+    "what is sent away after a part of it was accepted is a part": (
+        "x = |\n",
+        [lambda d: d.offer("one two"), lambda d: d.insert("one "), lambda d: d.watcher.dismissed("1")],
+        "partly words=1 saved=4",
+    ),
+    "an editor that says what it shows is believed about what it does not": (
+        "x = |\n",
+        [
+            lambda d: d.offer("abc"),
+            lambda d: d.watcher.shown("1"),
+            lambda d: d.type("q"),
+            lambda d: d.offer("rst"),
+            lambda d: d.type("x"),
+            lambda d: d.offer("y"),
+            lambda d: d.type("y"),
+            lambda d: d.watcher.close(),
+        ],
+        "contradicted",
+    ),
+    "what was accepted was shown, whatever an editor says": (
+        "x = |\n",
+        [
+            lambda d: d.watcher.shown("nothing that is known"),
+            lambda d: d.offer("abc"),
+            lambda d: d.insert("abc"),
+            lambda d: d.type("\n"),
+        ],
+        "accepted saved=3",
+    ),
     "an accept of what has ended is nothing": (
         "x = |\n",
         [
@@ -365,7 +475,8 @@ def test_whatever_happens_every_opportunity_ends_once(data: st.DataObject) -> No
     for _ in range(data.draw(st.integers(1, 12))):
         size = len(desk.document.content)
         offered = desk.watcher.open
-        match data.draw(st.sampled_from(["offer", "along", "edit", "edits", "accepted", "closed"])):
+        steps = ["offer", "along", "edit", "edits", "accepted", "partly", "shown", "dismissed", "closed"]
+        match data.draw(st.sampled_from(steps)):
             case "offer":
                 desk.cursor = data.draw(st.integers(0, size))
                 facts = {"replaces": data.draw(st.integers(0, 2)), "alternatives": (data.draw(TEXTS) + "a",)}
@@ -384,6 +495,14 @@ def test_whatever_happens_every_opportunity_ends_once(data: st.DataObject) -> No
             case "accepted":
                 desk.watcher.accepted(str(desk.offers))
                 assert desk.watcher.open == offered
+            case "partly":
+                desk.watcher.accepted(str(desk.offers), data.draw(st.integers(1, 9)))
+                assert desk.watcher.open == offered
+            case "shown":
+                desk.watcher.shown(str(desk.offers))
+                assert desk.watcher.open == offered
+            case "dismissed":
+                desk.watcher.dismissed(str(desk.offers))
             case _:
                 desk.watcher.closed(URI)
                 assert desk.watcher.open == 0

@@ -15,7 +15,7 @@ from umbrella_lsp.child import Child, ChildGone
 
 CHILD = """
 import os, sys, time
-from umbrella_lsp.child import Parent
+from umbrella_lsp.parent import Parent
 
 parent = Parent()
 print("a library's own words")
@@ -169,3 +169,9 @@ def _has_ended(handle: int) -> bool:
 
     ready, _, _ = select.select([handle], [], [], 30)
     return bool(ready)
+
+
+def test_the_child_that_knows_syntax_takes_no_event_loop_along() -> None:
+    program = "import sys, umbrella_lsp.syntax.process; print('asyncio' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -48,6 +48,55 @@ def test_no_suggestion_is_a_value() -> None:
     assert (outcome.suggestion, outcome.reason) == (None, "nothing")
 
 
+ANY, PYTHON = (), ("python",)
+
+
+@pytest.mark.parametrize(
+    ("settings", "models", "language", "by_itself", "asked_for"),
+    [
+        (Settings(), ANY, "rust", True, True),
+        (Settings(), PYTHON, "python", True, True),
+        (Settings(), PYTHON, "rust", False, True),
+        (Settings(), PYTHON, "", False, True),
+        (Settings(languages=("rust",)), PYTHON, "rust", True, True),
+        (Settings(languages=("rust",)), ANY, "python", False, False),
+        (Settings(disabled_languages=("rust",)), ANY, "rust", False, False),
+        (Settings(languages=("rust",), disabled_languages=("rust",)), ANY, "rust", False, False),
+    ],
+)
+def test_the_settings_and_then_the_model_choose_the_languages(
+    settings: Settings, models: tuple[str, ...], language: str, by_itself: bool, asked_for: bool
+) -> None:
+    engine = saying("name")
+    completer = completer_of(engine, settings)
+    completer.told_languages(models)
+    document = Document.of("file:///a", "x = \n", language)
+
+    async def reasons() -> list[str]:
+        return [(await completer.complete(document, 4, invoked=invoked)).reason for invoked in (False, True)]
+
+    expected = ["suggested" if wanted else "other language" for wanted in (by_itself, asked_for)]
+    assert asyncio.run(reasons()) == expected
+    assert bool(engine.calls) == (by_itself or asked_for)
+
+
+@pytest.mark.parametrize(
+    ("settings", "models", "languages"),
+    [
+        (Settings(), ANY, ()),
+        (Settings(), PYTHON, ("python",)),
+        (Settings(languages=("rust", "c")), PYTHON, ("rust", "c")),
+        (Settings(languages=("rust", "c"), disabled_languages=("c", "go")), ANY, ("rust",)),
+    ],
+)
+def test_it_tells_in_which_languages_suggestions_come_by_themselves(
+    settings: Settings, models: tuple[str, ...], languages: tuple[str, ...]
+) -> None:
+    completer = completer_of(saying(""), settings)
+    completer.told_languages(models)
+    assert completer.languages == languages
+
+
 def test_a_windows_document_gets_its_own_line_endings() -> None:
     engine = saying("\n    x = 1\n    y = 2")
     outcome = asyncio.run(completer_of(engine).complete(*at_cursor("def f():‸\r\n"), invoked=True))

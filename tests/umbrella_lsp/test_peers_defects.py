@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,34 +17,20 @@ from pygls.exceptions import JsonRpcException
 
 from engine.errors import CheckpointError
 from tests.umbrella_lsp.cursor import at_cursor
-from tests.umbrella_lsp.editor import Editor, an_editor
 from tests.umbrella_lsp.fakes import NoSyntax, saying
 from tests.umbrella_lsp.fitting import Cursor, read_cases
-from tests.umbrella_lsp.scripted_engine import Script, running
+from tests.umbrella_lsp.scripted_engine import Script
 from tests.umbrella_lsp.waiting import until
+from tests.umbrella_lsp.window import URI, Editor, an_editor
 from umbrella_lsp.completer import Completer
 from umbrella_lsp.pace import Speed, Speedometer
 from umbrella_lsp.settings import Settings
 from umbrella_lsp.stop import first_part
 
-URI = "file:///home/someone/app.py"
 OTHER = "file:///home/someone/other.py"
 WINDOW_MB = 250
 """For the server and the two processes that know syntax and workspace, before there is much of that."""
 GOLDEN = Path(__file__).parents[1] / "golden" / "postprocess"
-
-
-@pytest.fixture
-def runtime_dir() -> Iterator[Path]:
-    """A folder whose path is short enough for a socket."""
-    with tempfile.TemporaryDirectory(prefix="umb-") as folder:
-        yield Path(folder) / "run"
-
-
-@pytest.fixture
-def engine(runtime_dir: Path) -> Iterator[Script]:
-    with running(runtime_dir) as script:
-        yield script
 
 
 def prefixes(engine: Script) -> list[str]:

@@ -4,43 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import pytest
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 
-from tests.umbrella_lsp.editor import an_editor
-from tests.umbrella_lsp.scripted_engine import Line, Script, running
+from tests.umbrella_lsp.scripted_engine import Line, Script
 from tests.umbrella_lsp.waiting import until
-from umbrella_lsp.tally import read_days
+from tests.umbrella_lsp.window import URI, an_editor, at, items
 
-URI = "file:///home/someone/app.py"
-
-
-@pytest.fixture
-def runtime_dir() -> Iterator[Path]:
-    """A folder whose path is short enough for a socket."""
-    with tempfile.TemporaryDirectory(prefix="umb-") as folder:
-        yield Path(folder) / "run"
-
-
-@pytest.fixture
-def engine(runtime_dir: Path) -> Iterator[Script]:
-    with running(runtime_dir) as script:
-        yield script
-
-
-def at(line: int, character: int) -> types.Range:
-    return types.Range(types.Position(line, character), types.Position(line, character))
-
-
-def items(answer: types.InlineCompletionList | None) -> list[tuple[object, types.Range | None]]:
-    assert answer is not None
-    return [(item.insert_text, item.range) for item in answer.items]
+COMMANDS = (
+    "umbrella.accepted",
+    "umbrella.server.status",
+    "umbrella.server.statistics",
+    "umbrella.server.unload",
+)
 
 
 def test_a_suggestion_reaches_the_editor_and_one_log_line_tells_its_cost(
@@ -53,7 +32,7 @@ def test_a_suggestion_reaches_the_editor_and_one_log_line_tells_its_cost(
             result = await editor.initialize()
             assert result.capabilities.inline_completion_provider == types.InlineCompletionOptions()
             assert result.capabilities.execute_command_provider is not None
-            assert result.capabilities.execute_command_provider.commands == ("umbrella.accepted",)
+            assert result.capabilities.execute_command_provider.commands == COMMANDS
             sync = result.capabilities.text_document_sync
             assert isinstance(sync, types.TextDocumentSyncOptions)
             assert (sync.open_close, sync.change) == (True, types.TextDocumentSyncKind.Incremental)
@@ -118,6 +97,7 @@ def test_changes_without_a_version_are_taken_in_and_what_is_no_change_makes_its_
     engine: Script, runtime_dir: Path
 ) -> None:
     engine.say("name")
+    did_change = types.TEXT_DOCUMENT_DID_CHANGE
 
     async def scenario() -> None:
         async with an_editor(runtime_dir) as editor:
@@ -126,10 +106,11 @@ def test_changes_without_a_version_are_taken_in_and_what_is_no_change_makes_its_
             start = {"line": 0, "character": 0}
             change = {"range": {"start": start, "end": start}, "text": "# "}
             for version in ({"version": None}, {}):
-                editor.tell_change({"textDocument": {"uri": URI, **version}, "contentChanges": [change]})
+                document = {"uri": URI, **version}
+                editor.tell(did_change, {"textDocument": document, "contentChanges": [change]})
             assert items(await editor.ask(URI, 0, 8)) == [("name", at(0, 8))]
             assert engine.asked.get_nowait()["umbrella"]["segments"][0]["text"] == "# # x = "
-            editor.tell_change({"textDocument": {"uri": URI, "version": 2}, "contentChanges": 7})
+            editor.tell(did_change, {"textDocument": {"uri": URI, "version": 2}, "contentChanges": 7})
             assert await editor.ask(URI, 0, 8) is None
             await editor.end()
         assert "# # x" not in editor.stderr
@@ -234,29 +215,6 @@ def test_answers_may_come_from_the_cache_be_empty_or_extend_the_editors_own_list
     asyncio.run(scenario())
 
 
-def test_settings_come_from_the_client_and_what_is_wrong_is_said_once(
-    engine: Script, runtime_dir: Path
-) -> None:
-    engine.say("name")
-
-    async def scenario() -> None:
-        async with an_editor(runtime_dir, settings={"max_tokens": 7, "colour": "red"}) as editor:
-            await editor.initialize(options={"max_lines": 2, "max_tokens": 5})
-            editor.open(URI, "x = \n")
-            await editor.ask(URI, 0, 4)
-            assert engine.asked.get_nowait()["n_predict"] == 7
-            editor.settings = {"enabled": False, "colour": "red"}
-            changed = types.DidChangeConfigurationParams(settings=None)
-            editor.client.workspace_did_change_configuration(changed)
-            # The server asks for its settings after it was told of the change, so not at once.
-            while items(await editor.ask(URI, 0, 4)):
-                pass
-            (message,) = editor.messages
-            assert message.startswith("umbrella.colour is no setting")
-
-    asyncio.run(scenario())
-
-
 def test_requests_of_other_versions_are_served_and_what_is_no_request_is_refused(
     engine: Script, runtime_dir: Path
 ) -> None:
@@ -297,84 +255,6 @@ def test_definitions_in_the_workspace_are_shown_to_the_model(
                 paths = {segment["path"] for segment in engine.asked.get_nowait()["umbrella"]["segments"]}
 
     asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("how", ["goodbye", "pipe", "signal"])
-def test_the_process_ends_with_its_editor_whatever_is_going_on(
-    engine: Script, runtime_dir: Path, tmp_path: Path, how: Literal["goodbye", "pipe", "signal"]
-) -> None:
-    engine.hold("na")
-
-    async def scenario() -> None:
-        async with an_editor(runtime_dir) as editor:
-            await editor.initialize(root=tmp_path)
-            editor.open(URI, "x = \n")
-            answer = editor.ask(URI, 0, 4)
-            await until(engine.asked.qsize)
-            await editor.end(how)
-            answer.cancel()
-        assert editor.exit_code == 0
-        assert "Traceback" not in editor.stderr
-        await until(engine.closed.qsize)
-
-    asyncio.run(scenario())
-
-
-def test_an_engine_that_crashes_costs_one_suggestion_and_nobodys_attention(
-    engine: Script, runtime_dir: Path
-) -> None:
-    engine.break_off("na")
-    engine.say("name")
-
-    async def scenario() -> None:
-        async with an_editor(runtime_dir) as editor:
-            await editor.initialize()
-            editor.open(URI, "x = \n")
-            assert await editor.ask(URI, 0, 4) is None
-            assert items(await editor.ask(URI, 0, 4)) == [("name", at(0, 4))]
-            assert editor.messages == []
-
-    asyncio.run(scenario())
-
-
-def test_without_an_engine_requests_are_answered_null_and_the_user_is_told_once(runtime_dir: Path) -> None:
-    runtime_dir.write_text("a file where a folder should be")
-
-    async def scenario() -> None:
-        async with an_editor(runtime_dir) as editor:
-            await editor.initialize()
-            editor.open(URI, "x = \n")
-            assert await editor.ask(URI, 0, 4) is None
-            assert await editor.ask(URI, 0, 4) is None
-            assert len(editor.messages) == 1
-            assert str(runtime_dir) in editor.messages[0]
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize("how", ["goodbye", "pipe", "signal"])
-def test_what_was_accepted_is_counted_however_the_editor_ends(
-    engine: Script,
-    runtime_dir: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    how: Literal["goodbye", "pipe", "signal"],
-) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    engine.say("name")
-
-    async def scenario() -> None:
-        async with an_editor(runtime_dir) as editor:
-            await editor.initialize()
-            editor.open(URI, "x = \n")
-            await editor.ask(URI, 0, 4)
-            editor.insert(URI, 0, 4, "name")
-            await editor.ask(URI, 0, 8)
-            await editor.end(how)
-
-    asyncio.run(scenario())
-    (day,) = read_days(tmp_path / "umbrella-lsp" / "acceptance.json").values()
-    assert (day["all"].accepted, day["all"].saved) == (1, 4)
 
 
 def test_numbers_that_lsp_has_no_room_for_are_as_near_as_can_be(engine: Script, runtime_dir: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.umbrella_lsp.waiting import until
 from umbrella_lsp.acceptance import OUTCOMES, Fate, Offer, Outcome, Watcher
 from umbrella_lsp.complete import main
 from umbrella_lsp.document import Document, Edit
+from umbrella_lsp.stats import NOTHING, text
 from umbrella_lsp.tally import EARLIER, MAX_DAYS, Counts, Tally, merged, read_days, totals, user_file
 
 
@@ -97,6 +99,28 @@ def test_a_file_that_is_none_is_set_aside_and_counting_goes_on(
     ]
 
 
+def test_a_file_of_an_earlier_version_is_read_and_added_to(file: Path) -> None:
+    """Then nobody could say that a suggestion was dismissed."""
+    file.parent.mkdir()
+    counts = {"accepted": 2, "partly": 1, "typed": 0, "contradicted": 3, "left": 4}
+    file.write_text(json.dumps({"days": {today(): {"all": {**counts, "words": 1, "lines": 0, "saved": 9}}}}))
+    kept(file, fate("dismissed", saved=0))
+    found = read_days(file)[today()]["all"]
+    assert found == Counts(2, 1, 0, 1, 3, 4, 1, 0, 9)
+    assert found.offered == 11
+
+
+def test_the_figures_fit_eighty_columns_of_plain_text() -> None:
+    assert text({}) == NOTHING
+    many = Counts(*[123_456] * len(fields(Counts)))
+    tags = ("all", "language:typescriptreact", "confidence:0.9")
+    lines = text({today(): dict.fromkeys(tags, many), EARLIER: {"all": many}}).splitlines()
+    assert lines[0] == f"Suggestions since before {today()}"
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in "".join(lines)
+    assert "…" not in "".join(lines)
+
+
 def test_where_nothing_can_be_written_counts_stay_in_memory_until_they_can(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -168,8 +192,8 @@ def test_the_command_prints_what_was_counted(file: Path, capsys: pytest.CaptureF
     kept(file, fate("accepted", "language:go"), fate("left", "language:rust", saved=0))
     assert main(["--stats"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["all", "2", "50%", "0%", "0%", "0%", "50%", "3", "1.5"] in rows
-    assert ["go", "1", "100%", "0%", "0%", "0%", "0%", "3", "3.0"] in rows
+    assert ["all", "2", "50%", "0%", "0%", "0%", "0%", "50%", "3", "1.5"] in rows
+    assert ["go", "1", "100%", "0%", "0%", "0%", "0%", "0%", "3", "3.0"] in rows
     assert main(["--stats", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["opportunities"] == 2

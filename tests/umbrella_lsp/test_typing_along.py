@@ -193,6 +193,33 @@ def test_an_answer_that_fits_no_more_is_withheld(now: str) -> None:
     play(scenario)
 
 
+def test_who_pauses_is_told_of_the_lines_that_come_after_the_first() -> None:
+    async def scenario(typist: Typist) -> None:
+        typist.types("def f():‸\n")
+        asked = typist.asks()
+        stream = await typist.stream(1)
+        stream.say("\n    a = 1\n")
+        assert text_of(await asked) == "\n    a = 1"
+        stream.say("    b = 2\n")
+        await until(lambda: typist.better)
+        assert text_of(await typist.asks()) == "\n    a = 1\n    b = 2"
+        stream.end("    return b")
+        await until(lambda: len(typist.better) == 2)
+        outcome = await typist.asks()
+        assert (text_of(outcome), outcome.source) == ("\n    a = 1\n    b = 2\n    return b", "cache")
+
+    play(scenario)
+
+
+def test_nothing_is_told_of_a_suggestion_that_is_as_it_was_shown() -> None:
+    async def scenario(typist: Typist) -> None:
+        await typist.shown("x = ‸\n", "1")
+        await typist.stream(2)  # What follows its accept.
+        assert typist.better == []
+
+    play(scenario)
+
+
 def test_what_follows_an_accept_is_fetched_ahead_at_the_lowest_priority() -> None:
     async def scenario(typist: Typist) -> None:
         await typist.shown("x = ‸\n", "1")

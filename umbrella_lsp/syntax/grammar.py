@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
 from tree_sitter import Language, Query
 
@@ -42,7 +42,7 @@ def load(grammar: Grammar) -> Loaded:
     """The grammar of a row of the table. Raises `ImportError` where its wheel is missing."""
     pointer: Callable[[], object] = getattr(importlib.import_module(grammar.module), grammar.function)
     language = Language(pointer())
-    folder = resources.files("umbrella_lsp.syntax") / "queries"
+    folder = Path(__file__).parent / "queries"
     parts = [(folder / f"{name}.scm").read_text("utf-8").split(_DIVIDER) for name in grammar.queries]
     outline, around = ("\n".join(part) for part in zip(*parts, strict=True))
     queries = (Query(language, source) for source in (outline, around, _ERRORS, _delimiters(language)))

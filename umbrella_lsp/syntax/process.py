@@ -14,7 +14,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-from umbrella_lsp.child import Parent
+from umbrella_lsp.parent import Parent
 from umbrella_lsp.syntax.cursor import cursor_syntax
 from umbrella_lsp.syntax.grammar import load
 from umbrella_lsp.syntax.inserted import inserted_syntax

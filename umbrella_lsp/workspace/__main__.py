@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from umbrella_lsp.child import Parent
+from umbrella_lsp.parent import Parent
 from umbrella_lsp.syntax.tree import Outline, outline
 from umbrella_lsp.workspace.disk import Disk
 from umbrella_lsp.workspace.indexing import Indexer

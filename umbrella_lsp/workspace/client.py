@@ -168,7 +168,7 @@ class Workspace:
 
     def reached(self, endpoint: Endpoint) -> None:
         """An engine answers at `endpoint`."""
-        self._endpoint = Reached(str(endpoint.socket or ""), endpoint.port, endpoint.token)
+        self._endpoint = Reached(str(endpoint.socket or ""), endpoint.port, endpoint.token, endpoint.url)
         self._reached = self._endpoint
         self._news.set()
 

@@ -37,6 +37,7 @@ class Reached(msgspec.Struct, tag=True, frozen=True):
     socket: str
     port: int
     token: str
+    url: str = ""
 
 
 class Look(msgspec.Struct, tag=True, frozen=True):

@@ -18,7 +18,7 @@ from umbrella_lsp.names import digest
 from umbrella_lsp.workspace.messages import Reached
 
 if TYPE_CHECKING:
-    from engine.client import EngineClient
+    from engine.client import Endpoint, EngineClient
 
 SETTLE_S = 0.3
 """Wait for so long before a push: files change in groups, and are found one after the other."""
@@ -39,8 +39,8 @@ class Pusher:
         self._read = read
         self._workspace = ""
         self._endpoint: Reached | None = None
-        self._holder: tuple[int, str] | None = None
-        """The engine's process and the key under which it has everything but what is pending."""
+        self._holder: tuple[Endpoint, int, str] | None = None
+        """The engine, its process and the key under which it has everything but what is pending."""
         self._known = dict[str, None]()
         """Files that could be read when they were last looked at."""
         self._pending = dict[str, None]()
@@ -79,7 +79,8 @@ class Pusher:
         # Not at the top: a command that waits for the nearest files need not wait for this.
         from engine.client import Endpoint, EngineClient
 
-        where = Endpoint(Path(endpoint.socket) if endpoint.socket else None, endpoint.port, endpoint.token)
+        socket = Path(endpoint.socket) if endpoint.socket else None
+        where = Endpoint(socket, endpoint.port, endpoint.token, url=endpoint.url)
         # One that went away is found again by whoever needs it; one that refuses does without.
         with suppress(UmbrellaError):
             async with aclosing(EngineClient(where)) as client:
@@ -87,7 +88,7 @@ class Pusher:
 
     async def _push(self, client: EngineClient, workspace: str) -> None:
         """Push what there is to push, in batches."""
-        holder = (await client.health()).pid, workspace
+        holder = client.endpoint, (await client.health()).pid, workspace
         is_new = holder != self._holder
         if is_new:
             self._pending = self._known | self._pending

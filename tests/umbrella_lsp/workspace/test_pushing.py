@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,19 +20,6 @@ from umbrella_lsp.workspace.pushing import Pusher
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("umbrella_lsp.workspace.pushing.SETTLE_S", 0)
-
-
-@pytest.fixture
-def runtime_dir() -> Iterator[Path]:
-    """A folder whose path is short enough for a socket."""
-    with tempfile.TemporaryDirectory(prefix="umb-") as folder:
-        yield Path(folder) / "run"
-
-
-@pytest.fixture
-def engine(runtime_dir: Path) -> Iterator[Script]:
-    with running(runtime_dir) as script:
-        yield script
 
 
 @asynccontextmanager

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lsprotocol import types
+from pygls.exceptions import JsonRpcInternalError
 from pygls.lsp.client import LanguageClient
 
 from tests.umbrella_lsp.waiting import PATIENCE_S
 
+URI = "file:///home/someone/app.py"
 COMMAND = ("-m", "umbrella_lsp.cli", "--stdio")
 REPOSITORY = Path(__file__).parents[2]
 
@@ -30,11 +32,18 @@ class Editor:
     runtime_dir: Path
     settings: object = None
     """What the client answers when it is asked for the section ``umbrella``."""
+    has_settings: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set as long as the client answers that."""
     messages: list[str] = field(default_factory=list)
-    progress: list[str] = field(default_factory=list)
-    """Kinds of all reports on how far the workspace is read."""
+    progress: list[dict[str, Any]] = field(default_factory=list)
+    """All reports on how far some work is."""
+    shows_progress: bool = True
+    """Whether it agrees to be sent such reports."""
     refreshed: list[object] = field(default_factory=list)
     """What the server said it is worth asking again about."""
+    statuses: list[dict[str, Any]] = field(default_factory=list)
+    registered: dict[str, Any] = field(default_factory=dict)
+    """What the server wants to be asked beside what it said at first: options by method."""
     stderr: str = ""
     exit_code: int | None = None
 
@@ -50,12 +59,14 @@ class Editor:
         encoding: str = "utf-16",
         options: object = None,
         experimental: object = None,
+        completion: types.CompletionClientCapabilities | None = None,
     ) -> types.InitializeResult:
         capabilities = types.ClientCapabilities(
             general=types.GeneralClientCapabilities(
                 position_encodings=[types.PositionEncodingKind(encoding)]
             ),
             workspace=types.WorkspaceClientCapabilities(configuration=True),
+            text_document=types.TextDocumentClientCapabilities(completion=completion),
             window=types.WindowClientCapabilities(work_done_progress=True),
             experimental=experimental,
         )
@@ -82,11 +93,15 @@ class Editor:
             types.DidChangeTextDocumentParams(types.VersionedTextDocumentIdentifier(version, uri), [change])
         )
 
+    def choose(self, settings: object) -> None:
+        """Have the user's settings changed to these."""
+        self.settings = settings
+        self.client.workspace_did_change_configuration(types.DidChangeConfigurationParams(settings=None))
+
     def change_as(self, uri: str, change: object) -> None:
         """Send a change that this client's library would not send."""
-        method = types.TEXT_DOCUMENT_DID_CHANGE
         params = {"textDocument": {"uri": uri, "version": 2}, "contentChanges": [change]}
-        self.client.protocol._send_data({"jsonrpc": "2.0", "method": method, "params": params})
+        self.tell(types.TEXT_DOCUMENT_DID_CHANGE, params)
 
     def ask(
         self,
@@ -108,19 +123,37 @@ class Editor:
             types.TEXT_DOCUMENT_INLINE_COMPLETION, params, msg_id=request
         )
 
-    def ask_as(self, params: object) -> asyncio.Future[types.InlineCompletionList | None]:
-        """Send a request for inline completion with parameters that this client's library would not send."""
+    async def completions(
+        self, uri: str, line: int, character: int, kind: types.CompletionTriggerKind | None = None
+    ) -> list[types.CompletionItem]:
+        """The items of an ordinary completion list."""
+        where = types.TextDocumentIdentifier(uri), types.Position(line, character)
+        context = types.CompletionContext(kind) if kind else None
+        params = types.CompletionParams(*where, context=context)
+        answer = await self.client.text_document_completion_async(params)
+        if answer is None:
+            return []
+        assert isinstance(answer, types.CompletionList)
+        return [*answer.items]
+
+    async def run(self, command: str, *arguments: Any) -> Any:
+        """What one of the server's commands returns."""
+        params = types.ExecuteCommandParams(command, arguments=arguments)
+        return plain(await self.client.workspace_execute_command_async(params))
+
+    def tell(self, method: str, params: object) -> None:
+        """Send a notification that this client's library need not know."""
+        self.client.protocol._send_data({"jsonrpc": "2.0", "method": method, "params": params})
+
+    def ask_as(
+        self, params: object, method: str = types.TEXT_DOCUMENT_INLINE_COMPLETION
+    ) -> asyncio.Future[Any]:
+        """Send a request with parameters that this client's library would not send."""
         protocol, request = self.client.protocol, str(uuid.uuid4())
-        method = types.TEXT_DOCUMENT_INLINE_COMPLETION
         answer = protocol._request_futures[request] = Future[Any]()
         protocol._result_types[request] = protocol.get_result_type(method)
         protocol._send_data({"jsonrpc": "2.0", "id": request, "method": method, "params": params})
         return asyncio.wrap_future(answer)
-
-    def tell_change(self, params: object) -> None:
-        """Send a change with parameters that this client's library would not send."""
-        message = {"jsonrpc": "2.0", "method": types.TEXT_DOCUMENT_DID_CHANGE, "params": params}
-        self.client.protocol._send_data(message)
 
     def cancel(self, request: str) -> None:
         self.client.cancel_request(types.CancelParams(request))
@@ -141,31 +174,62 @@ class Editor:
         self.exit_code = await process.wait()
 
 
+def plain(value: Any) -> Any:
+    """What pygls has made named tuples of, as dictionaries."""
+    return value._asdict() if hasattr(value, "_asdict") else value
+
+
+def at(line: int, character: int) -> types.Range:
+    return types.Range(types.Position(line, character), types.Position(line, character))
+
+
+def items(answer: types.InlineCompletionList | None) -> list[tuple[object, types.Range | None]]:
+    """Text and place of each item."""
+    assert answer is not None
+    return [(item.insert_text, item.range) for item in answer.items]
+
+
 @asynccontextmanager
 async def an_editor(runtime_dir: Path, *options: str, settings: object = None) -> AsyncGenerator[Editor]:
     """An editor with a server of its own, which meets its engine in `runtime_dir`."""
     client = LanguageClient("editor", "1")
     editor = Editor(client, runtime_dir, settings)
+    editor.has_settings.set()
 
-    def configuration(params: types.ConfigurationParams) -> list[object]:
+    async def configuration(params: types.ConfigurationParams) -> list[object]:
+        await editor.has_settings.wait()
         return [editor.settings for _ in params.items]
 
     def message(params: types.ShowMessageParams) -> None:
         editor.messages.append(params.message)
 
-    def refresh(params: object) -> None:
+    def refresh(params: Any) -> None:
         editor.refreshed.append(params)
 
     def progress(params: types.ProgressParams) -> None:
         assert params.value is not None
-        editor.progress.append(params.value["kind"])
+        editor.progress.append({"token": params.token, **params.value})
 
     def create(_params: types.WorkDoneProgressCreateParams) -> None:
-        return None
+        if not editor.shows_progress:
+            raise JsonRpcInternalError
+
+    def status(params: Any) -> None:
+        editor.statuses.append(plain(params))
+
+    def register(params: types.RegistrationParams) -> None:
+        editor.registered |= {one.method: one.register_options for one in params.registrations}
+
+    def unregister(params: types.UnregistrationParams) -> None:
+        for one in params.unregisterations:
+            del editor.registered[one.method]
 
     client.feature(types.PROGRESS)(progress)
     client.feature(types.WINDOW_WORK_DONE_PROGRESS_CREATE)(create)
     client.feature("umbrella/refresh")(refresh)
+    client.feature("umbrella/status")(status)
+    client.feature(types.CLIENT_REGISTER_CAPABILITY)(register)
+    client.feature(types.CLIENT_UNREGISTER_CAPABILITY)(unregister)
     client.feature(types.WORKSPACE_CONFIGURATION)(configuration)
     client.feature(types.WINDOW_SHOW_MESSAGE)(message)
     environment = {**os.environ, "UMBRELLA_RUNTIME_DIR": str(runtime_dir), "PYTHONWARNINGS": "error"}

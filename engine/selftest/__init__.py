@@ -1,0 +1,1 @@
+"""Tries a configuration's own checkpoints, in a process of its own: what nobody else can run for its user."""

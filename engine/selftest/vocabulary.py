@@ -1,0 +1,75 @@
+"""Whether the tokenizers fit the models, each other and the prompt template. Reads tokenizers, no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from engine.checkpoint import Checkpoint
+from engine.config import EngineConfig
+from engine.errors import CheckpointError, ConfigError, UmbrellaError
+from engine.loaded import require_known_ids, require_same_vocabulary
+from engine.selftest.snippet import SNIPPET
+from engine.selftest.verdict import Check
+from engine.templates import TEMPLATES
+from engine.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A checkpoint and the name that the configuration gives it."""
+
+    name: str
+    checkpoint: Checkpoint
+
+
+def check_vocabulary(config: EngineConfig, target: Named, draft: Named | None) -> Iterator[Check]:
+    """Yield what of the target's and the draft's vocabulary fits what."""
+    try:
+        tokenizer = Tokenizer.load(target.checkpoint.folder)
+        draft_tokenizer = Tokenizer.load(draft.checkpoint.folder) if draft else None
+    except CheckpointError as error:
+        yield Check("tokenizer", False, str(error))
+        return
+    yield _known_ids("vocabulary of the target", tokenizer, target)
+    if draft is not None and draft_tokenizer is not None:
+        yield _known_ids("vocabulary of the draft", draft_tokenizer, draft)
+        yield _same(tokenizer, draft_tokenizer, draft.name)
+    yield _template(tokenizer, config.template)
+
+
+def _known_ids(name: str, tokenizer: Tokenizer, of: Named) -> Check:
+    rows = of.checkpoint.config.vocab_size
+    try:
+        require_known_ids(tokenizer, of.checkpoint)
+    except CheckpointError as error:
+        return Check(name, False, str(error))
+    return Check(name, True, f"{tokenizer.vocab_size} tokens, the embedding has rows for {rows}")
+
+
+def _same(target: Tokenizer, draft: Tokenizer, draft_name: str) -> Check:
+    """Every id means the same to both, and both read text alike."""
+    name = "one vocabulary for both"
+    try:
+        require_same_vocabulary(target, draft, draft_name)
+    except ConfigError as error:
+        return Check(name, False, str(error))
+    if target.encode(SNIPPET) != draft.encode(SNIPPET):
+        return Check(
+            name,
+            False,
+            "the tokenizers have the same tokens but split text differently; put the target's tokenizer.json "
+            f"into draft_model = {draft_name!r}",
+        )
+    return Check(name, True, "the same tokens, and the same of them for a known snippet")
+
+
+def _template(tokenizer: Tokenizer, template: str) -> Check:
+    """The template's special tokens are there, each one token."""
+    name, wanted = "prompt template", TEMPLATES[template].special_tokens
+    try:
+        for token in wanted:
+            tokenizer.special(token)
+    except UmbrellaError as error:
+        return Check(name, False, f"template = {template!r}: {error}")
+    return Check(name, True, f"{template}, whose {len(wanted)} special tokens the tokenizer has")
