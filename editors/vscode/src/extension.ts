@@ -1,89 +1,120 @@
-// Starts `umbrella-lsp --stdio` and lets vscode-languageclient do the rest: inline completion is part of it
-// since protocol 3.18, so a provider of our own would only ask everything twice.
+// Wires the parts together: commands, the status bar, the server.
 
 import * as vscode from "vscode";
-import { LanguageClient, RevealOutputChannelOn, TransportKind } from "vscode-languageclient/node";
+import { chooseConfiguration, runDoctor, showStatistics, unload } from "./engine";
+import { showMenu } from "./menu";
+import { Pages } from "./pages";
+import { Python } from "./python";
+import { Server } from "./server";
+import { StatusItem, describe } from "./status";
+import type { View } from "./status";
+import { offIn, toggle, toggleLanguage, toggleWorkspace } from "./switches";
 
-const DOCUMENTS = [
-  { scheme: "file", language: "python" },
-  { scheme: "untitled", language: "python" },
-];
-
-class Server {
-  private client: LanguageClient | undefined;
-  /** The end of the last start or stop: a client can only be stopped once it has started. */
-  private settled: Promise<void> = Promise.resolve();
-
-  constructor(private readonly log: vscode.LogOutputChannel) {}
-
-  start(): Promise<void> {
-    return this.after(async () => {
-      const command = vscode.workspace.getConfiguration("umbrella").get<string>("server.path") || "umbrella-lsp";
-      this.client = new LanguageClient(
-        "umbrella",
-        "Umbrella",
-        { command, transport: TransportKind.stdio }, // adds --stdio
-        {
-          documentSelector: DOCUMENTS,
-          outputChannel: this.log,
-          revealOutputChannelOn: RevealOutputChannelOn.Never,
-        },
-      );
-      try {
-        await this.client.start();
-      } catch (error) {
-        this.log.error(`${command} did not start: ${String(error)}`);
-        void this.explain(command);
-      }
-    });
-  }
-
-  stop(): Promise<void> {
-    return this.after(async () => {
-      const client = this.client;
-      this.client = undefined;
-      if (client?.isRunning()) {
-        await client.stop();
-      }
-    });
-  }
-
-  private after(step: () => Promise<void>): Promise<void> {
-    this.settled = this.settled.then(step, step);
-    return this.settled;
-  }
-
-  private async explain(command: string): Promise<void> {
-    const chosen = await vscode.window.showErrorMessage(
-      `${command} did not start. Install it, or name the program in umbrella.server.path.`,
-      "Open Settings",
-      "Show Log",
-    );
-    if (chosen === "Open Settings") {
-      await vscode.commands.executeCommand("workbench.action.openSettings", "umbrella.server.path");
-    } else if (chosen === "Show Log") {
-      this.log.show();
-    }
-  }
-}
-
-let server: Server | undefined;
+let end: (() => Promise<void>) | undefined;
 
 export function activate(context: vscode.ExtensionContext): void {
   const log = vscode.window.createOutputChannel("Umbrella", { log: true });
-  const started = new Server(log);
-  server = started;
+  const python = new Python(log);
+  const pages = new Pages();
+  const item = new StatusItem();
+  const server = new Server(log, python);
+  end = async () => {
+    await server.close();
+    log.dispose(); // Not with the rest, which does not wait for the server's last words.
+  };
+
+  const show = () => item.show(viewOf(server));
+  show();
   context.subscriptions.push(
-    log,
-    vscode.commands.registerCommand("umbrella.showLog", () => log.show()),
-    vscode.commands.registerCommand("umbrella.restart", async () => {
-      await started.stop();
-      await started.start();
-    }),
+    ...register(server, pages, log, context.extensionUri),
+    server.onDidChange(show),
+    vscode.window.onDidChangeActiveTextEditor(show),
+    vscode.workspace.onDidOpenTextDocument(show), // Also says that a document's language is another now.
+    vscode.workspace.onDidChangeConfiguration((event) => event.affectsConfiguration("umbrella") && show()),
+    item,
+    server,
+    pages,
+    python,
   );
-  void started.start();
+  void server.search();
 }
 
 export function deactivate(): Promise<void> | undefined {
-  return server?.stop();
+  return end?.();
+}
+
+function viewOf({ status }: Server): View {
+  const languageId = activeLanguage();
+  return { status, languageId, off: offIn(languageId, status.languages) };
+}
+
+/** The language of the active editor, where that holds something to suggest in. */
+function activeLanguage(): string | undefined {
+  const document = vscode.window.activeTextEditor?.document;
+  return document && ["file", "untitled"].includes(document.uri.scheme) ? document.languageId : undefined;
+}
+
+function register(
+  server: Server,
+  pages: Pages,
+  log: vscode.LogOutputChannel,
+  extension: vscode.Uri,
+): vscode.Disposable[] {
+  const { suggestions } = server;
+  const commands: Record<string, () => unknown> = {
+    // The item's own command tells the server.
+    accept: () => vscode.commands.executeCommand("editor.action.inlineSuggest.commit"),
+    acceptWord: () => suggestions.acceptPart("acceptNextWord"),
+    acceptLine: () => suggestions.acceptPart("acceptNextLine"),
+    dismiss: () => suggestions.dismiss(),
+    next: () => suggestions.cycle("showNext"),
+    previous: () => suggestions.cycle("showPrevious"),
+    trigger: () => trigger(server),
+    menu: () => showMenu(viewOf(server)),
+    toggle,
+    toggleWorkspace,
+    toggleLanguage: () => toggleActive(server),
+    showStatistics: () => showStatistics(server, pages),
+    unloadEngine: () => unload(server),
+    restart: () => server.restart(),
+    chooseConfiguration: () => chooseConfiguration(server),
+    showLog: () => log.show(),
+    doctor: () => (server.program ? runDoctor(server.program, pages) : server.restart()),
+    howToInstall: () => pages.showFile("install.md", vscode.Uri.joinPath(extension, "install.md")),
+    openSettings: () =>
+      vscode.commands.executeCommand("workbench.action.openSettings", "@ext:umbrella-lsp.umbrella-lsp"),
+  };
+  return Object.entries(commands).map(([name, run]) =>
+    vscode.commands.registerCommand(`umbrella.${name}`, async () => {
+      try {
+        await run();
+      } catch (error) {
+        const sentence = error instanceof Error ? error.message : String(error);
+        log.warn(`umbrella.${name}: ${sentence}`);
+        void vscode.window.showWarningMessage(sentence);
+      }
+    }),
+  );
+}
+
+/** Asks for a suggestion, or says why there can be none. */
+async function trigger(server: Server): Promise<void> {
+  const view = viewOf(server);
+  if (view.off) {
+    const on = "Turn On";
+    if ((await vscode.window.showInformationMessage(describe(view), on)) === on) {
+      await (view.off === "everywhere" ? toggle() : toggleActive(server));
+    }
+  } else if (await server.hasStarted()) {
+    await server.suggestions.trigger();
+  } else {
+    void vscode.window.showWarningMessage(describe(viewOf(server)));
+  }
+}
+
+async function toggleActive(server: Server): Promise<void> {
+  const languageId = activeLanguage();
+  if (languageId !== undefined) {
+    await toggleLanguage(languageId, server.languages);
+  }
 }
