@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = Path(sys.executable).parent
+FAILED = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,6 +24,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tell the fixtures, which keep what was seen, that a test has failed."""
+    report = yield
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
 
 
 def until(condition: Callable[[], bool], what: str, within_s: float = 30.0) -> None:
@@ -71,32 +81,49 @@ class Desk:
 
     def engines(self) -> list[int]:
         """Process ids of the engines that serve this desk."""
+        return [process for process, arguments in self._processes() if b"engine.cli" in arguments]
+
+    def sockets(self) -> set[str]:
+        """Addresses, in the kernel's own notation, of the internet sockets that our processes here hold."""
+        held: set[str] = set()
+        for process, arguments in self._processes():
+            if "python" in Path(os.fsdecode(arguments[0])).name:
+                with suppress(OSError):
+                    held |= {str(link.readlink()) for link in Path(f"/proc/{process}/fd").iterdir()}
+        found: set[str] = set()
+        for table in ("tcp", "tcp6", "udp", "udp6"):
+            for row in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+                _, local, remote, *_, inode = row.split()[:10]
+                if f"socket:[{inode}]" in held:
+                    found.add(f"{table} {local} to {remote}")
+        return found
+
+    def _processes(self) -> Iterator[tuple[int, list[bytes]]]:
+        """Ids and arguments of the processes that were started at this desk."""
         runtime = f"UMBRELLA_RUNTIME_DIR={self.environment['UMBRELLA_RUNTIME_DIR']}".encode()
-        found: list[int] = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 arguments = (process / "cmdline").read_bytes().split(b"\0")
-                if b"engine.cli" in arguments and runtime in (process / "environ").read_bytes().split(b"\0"):
-                    found.append(int(process.name))
+                if runtime in (process / "environ").read_bytes().split(b"\0"):
+                    yield int(process.name), arguments
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue  # it ended meanwhile, or is another user's
-        return found
 
 
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    """A desk whose engine is stopped at the end, and seen to be gone."""
+@contextmanager
+def desk_in(home: Path) -> Generator[Desk]:
+    """A desk with `home` for a home, whose engine is stopped at the end, and seen to be gone."""
     with tempfile.TemporaryDirectory(prefix="umb-") as runtime:
         environment = os.environ | {
             "PATH": f"{COMMANDS}{os.pathsep}{os.environ['PATH']}",
             "UMBRELLA_RUNTIME_DIR": runtime,
-            "HOME": str(tmp_path),
-            "XDG_CONFIG_HOME": str(tmp_path / "config"),
-            "XDG_DATA_HOME": str(tmp_path / "data"),
-            "XDG_STATE_HOME": str(tmp_path / "state"),
-            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "HOME": str(home),
+            "XDG_CONFIG_HOME": str(home / "config"),
+            "XDG_DATA_HOME": str(home / "data"),
+            "XDG_STATE_HOME": str(home / "state"),
+            "XDG_CACHE_HOME": str(home / "cache"),
         }
-        folder = tmp_path / "work"
+        folder = home / "work"
         folder.mkdir()
         desk = Desk(folder, environment)
         yield desk
@@ -104,19 +131,8 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         until(lambda: not desk.engines(), f"the engine is gone ({stopped.stdout}{stopped.stderr})")
 
 
-def has_inline_completion(nvim: Path) -> bool:
-    asked = [nvim, "--clean", "--headless", "-c", "lua os.exit(vim.lsp.inline_completion and 0 or 1)"]
-    return subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
-
-
-@pytest.fixture(scope="session")
-def nvim() -> Path:
-    """A Neovim with inline completion: the one install_nvim.sh made, or the machine's own."""
-    candidates = [REPOSITORY / ".cache/nvim/bin/nvim", Path(shutil.which("nvim") or "nvim")]
-    for candidate in candidates:
-        if candidate.exists() and has_inline_completion(candidate):
-            return candidate
-    reason = "no Neovim 0.12 here; tests/e2e/install_nvim.sh gets one"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """A desk of this test's own."""
+    with desk_in(tmp_path) as desk:
+        yield desk

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # install_nvim.sh [PREFIX]   (default: .cache/nvim beside this repository's README)
 #
-# Makes PREFIX/bin/nvim a Neovim that has inline completion (0.12 or newer), for headless tests. One that is
-# on PATH already is linked to. Otherwise the newest Debian packages of Neovim, with the C library they were
+# Makes PREFIX/bin/nvim a Neovim that has inline completion (0.12 or newer), for headless tests. The first of
+# those on PATH that has it is linked to; the older one that pip installs for the tests has not. Otherwise the newest Debian packages of Neovim, with the C library they were
 # built for, are unpacked under PREFIX from the mirror this machine's apt uses: no root, nothing installed,
 # apt's own lists and sources untouched. Run again, it finds its work done.
 set -euo pipefail
@@ -11,8 +11,10 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 prefix=$(realpath -m -- "${1:-$repository/.cache/nvim}")
 marker=.made-by-install_nvim.sh
 
+# With a parser for its own help, which one that does not find its libraries lacks.
 new_enough() {
-  "$1" --clean --headless -c 'lua os.exit(vim.lsp.inline_completion and 0 or 1)' </dev/null >/dev/null 2>&1
+  "$1" --clean --headless -c 'lua os.exit(vim.lsp.inline_completion and vim.treesitter.language.add("vimdoc") and 0 or 1)' \
+    </dev/null >/dev/null 2>&1
 }
 
 die() {
@@ -24,13 +26,14 @@ if new_enough "$prefix/bin/nvim"; then
   echo "Neovim is in place: $prefix/bin/nvim"
   exit 0
 fi
-if present=$(command -v nvim) && new_enough "$present"; then
+while IFS= read -r present; do
+  new_enough "$present" || continue
   mkdir -p "$prefix/bin"
   ln -sfn "$present" "$prefix/bin/nvim"
   : >"$prefix/$marker"
   echo "Neovim of this machine is used: $present"
   exit 0
-fi
+done < <(type -aP nvim || true)
 
 command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || die "no Neovim 0.12 on PATH, and no apt here to get one with"
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | awk '/\/debian\/?$/ && !seen++')
@@ -86,6 +89,8 @@ unpack() {
   rm -rf "$work"/tree/usr/share/{doc,locale,man,icons,applications,lintian}
   libraries=$(cd "$work/tree" && dirname "$(find usr/lib -name libc.so.6 -print -quit)")
   loader=$(cd "$work/tree" && find "$libraries" -name 'ld-linux*.so.*' -print -quit)
+  # Neovim takes the loader for itself, and looks for its parsers in ../lib from there.
+  ln -s . "$work/tree/usr/lib/lib"
   cat >"$work/tree/bin/nvim" <<LAUNCHER
 #!/bin/sh
 here=\$(dirname "\$(dirname "\$(readlink -f "\$0")")")
