@@ -22,7 +22,8 @@ from engine.errors import EngineGone, EngineUnavailable, ProtocolMismatch
 from engine.protocol import PROTOCOL_VERSION, Health
 from engine.runtime import POLL_S, RuntimeDir
 
-_CRASHED = "The engine had ended unexpectedly and was started again. Its log is {}."
+_CRASHED = "The engine ended unexpectedly; it was started again."
+"""Short enough for one row of a terminal: Neovim would have the user press Enter for more, amid typing."""
 ENGINE_COMMAND = (sys.executable, "-P", "-m", "engine.cli", "serve")
 START_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 15.0
@@ -60,7 +61,7 @@ def ensure_engine(
         if started is None:
             lock = place.try_lock()
             if lock is not None:
-                notice = _CRASHED.format(place.log) if place.has_crashed(lock) else ""
+                notice = _CRASHED if place.has_crashed(lock) else ""
                 started = _start(place, lock, config_path, command)
         elif started.poll() is not None:
             raise EngineUnavailable(

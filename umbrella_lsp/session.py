@@ -225,7 +225,6 @@ class Session:
             has_run = await self._link.unload(partial(engines.unload, engine))
         except UmbrellaError as error:
             return str(error)
-        self._take(Ended())
         return "The engine has ended. The next request starts it." if has_run else "No engine runs."
 
     async def aclose(self) -> None:
