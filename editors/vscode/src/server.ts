@@ -78,7 +78,7 @@ export class Server implements vscode.Disposable {
   async hasStarted(): Promise<boolean> {
     await this.settled;
     if (this.client?.state === State.Starting) {
-      await this.client.start().catch(() => {}); // The one that is under way; what fails of it is told elsewhere.
+      await this.client.start().catch(() => {}); // It is under way; what fails is told elsewhere.
     }
     return this.isRunning;
   }

@@ -145,11 +145,9 @@ export class Suggestions {
     this.asked = this.refreshing = this.shown = this.taking = undefined;
   }
 
-  /** VS Code asks twice for one place only if it is the user who asks now, and was not before. */
+  /** VS Code keeps what it shows while that fits, and asks once for each place, unless it is hidden. */
   private async ask(): Promise<void> {
-    if (this.askedHere()?.invoked) {
-      void vscode.commands.executeCommand(`${EDITOR}.hide`); // What is hidden is asked for anew.
-    }
+    void vscode.commands.executeCommand(`${EDITOR}.hide`);
     await vscode.commands.executeCommand(`${EDITOR}.trigger`);
   }
 

@@ -198,11 +198,19 @@ class Workbench:
         """The ghost text that is drawn; '' for none."""
         return str(self.page.evaluate(GHOST_TEXT))
 
-    def sees_ghost(self, text: str | None = None) -> str:
-        """The ghost text as soon as there is some, or as soon as it is `text`."""
-        wanted = (lambda: self.ghost() == text) if text is not None else (lambda: self.ghost() != "")
-        self.wait(wanted, f"ghost text {text or ''}")
-        return self.ghost()
+    def sees_ghost(self, other_than: str = "") -> str:
+        """The ghost text as soon as it is all of what the server said last: it is drawn in pieces."""
+
+        def drawn() -> str:
+            ghost = self.ghost()
+            requests = self.wire.requests()
+            return ghost if ghost != other_than and requests and ghost in requests[-1].texts else ""
+
+        return str(self.wait(drawn, "ghost text"))
+
+    def sees(self, ghost: str) -> None:
+        """Wait for this very ghost text."""
+        self.wait(lambda: self.ghost() == ghost, f"the ghost text {ghost}")
 
     def sees_no_ghost(self) -> None:
         self.wait(lambda: self.ghost() == "", "the ghost text goes away")
