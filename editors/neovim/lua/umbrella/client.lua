@@ -18,6 +18,10 @@ local has_lsp_config = vim.fn.has('nvim-0.11') == 1
 local notified = {}
 local told_missing ---@type string? The user knows that this program is not there.
 
+local OPTIONS = { 'cmd', 'filetypes', 'settings' }
+local theirs = {} -- What the user has given to `vim.lsp.config` for these.
+local written = {} -- What `vim.lsp.config` held for them when this plugin had written there.
+
 --- Call a method of a Neovim client, which takes itself as an argument from 0.11 on.
 ---@param client table
 ---@param method string
@@ -115,6 +119,22 @@ local function start_in(buffer)
   })
 end
 
+--- Have `vim.lsp.config` say what the user has given to it and, over that, the options of now, not those of an
+--- earlier setup.
+local function write_config()
+  local config_now = vim.deepcopy(vim.lsp.config[M.NAME])
+  for _, name in ipairs(OPTIONS) do
+    if not vim.deep_equal(config_now[name], written[name]) then
+      theirs[name] = config_now[name]
+    end
+    config_now[name] = nil
+  end
+  vim.lsp.config[M.NAME] = vim.tbl_deep_extend('force', config_now, theirs, our_config())
+  for _, name in ipairs(OPTIONS) do
+    written[name] = vim.lsp.config[M.NAME][name]
+  end
+end
+
 --- Start the server wherever it is wanted, from now on; the user is told if it cannot be found.
 function M.start()
   local missing = M.missing()
@@ -128,7 +148,7 @@ function M.start()
     return
   end
   if has_lsp_config then
-    vim.lsp.config(M.NAME, our_config())
+    write_config()
     vim.lsp.enable(M.NAME)
     return
   end
@@ -178,7 +198,7 @@ end
 --- Tell a server of the user's choices if they are not those it knows.
 ---@param client table
 function M.configure(client)
-  local settings = with_settings(client.settings)
+  local settings = with_settings(is_ours(client) and theirs.settings or client.settings)
   if not vim.deep_equal(settings, client.settings) then
     client.settings = settings
     M.notify(client, 'workspace/didChangeConfiguration', { settings = settings })
@@ -252,9 +272,11 @@ function M.set_up()
       M.restart()
       return
     end
-    M.configure(client)
   end
   M.start()
+  for _, client in ipairs(M.all()) do
+    M.configure(client)
+  end
 end
 
 return M

@@ -55,22 +55,35 @@ local function listed(names)
   return table.concat(keys, ', ')
 end
 
+--- Whether nothing can be done with a value, though it is of the right kind.
+---@param name string
+---@param value any
+---@return boolean
+local function is_useless(name, value)
+  return (name == 'keymap' and value == true)
+    or (name == 'debounce_ms' and value < 0)
+    or (name == 'cmd' and type(value) == 'table' and type(value[1]) ~= 'string')
+end
+
 --- Take the user's options; an error says what is wrong with them.
 ---@param given? table
 function M.set(given)
   given = given or {}
+  if type(given) ~= 'table' then
+    error(('umbrella: setup() takes a table of options, not %s'):format(vim.inspect(given)), 0)
+  end
   for name, value in pairs(given) do
     local kinds = KINDS[name]
     if not kinds then
       error(('umbrella: there is no option %q; there are %s'):format(name, listed(KINDS)), 0)
-    elseif not vim.list_contains(kinds, type(value)) or (name == 'keymap' and value == true) then
+    elseif not vim.list_contains(kinds, type(value)) or is_useless(name, value) then
       error(('umbrella: the option %q has no use for %s'):format(name, vim.inspect(value)), 0)
     end
   end
   for name, key in pairs(given.keymap or {}) do
     if M.defaults.keymap[name] == nil then
       error(('umbrella: there is no key for %q; there are %s'):format(name, listed(M.defaults.keymap)), 0)
-    elseif key ~= false and type(key) ~= 'string' then
+    elseif key ~= false and (type(key) ~= 'string' or key == '') then
       error(('umbrella: the key for %q must be a text, or false for none'):format(name), 0)
     end
   end
@@ -80,13 +93,19 @@ function M.set(given)
   end
 end
 
+--- The file types that the user wants no suggestions in. The server says so where they are no list.
+---@return string[]
+local function disabled_languages()
+  local languages = M.options.settings.disabled_languages
+  return type(languages) == 'table' and languages or {}
+end
+
 --- Whether suggestions are switched on, everywhere or for a file type.
 ---@param filetype? string
 ---@return boolean
 function M.is_on(filetype)
-  local settings = M.options.settings
-  return settings.enabled ~= false
-    and not (filetype and vim.list_contains(settings.disabled_languages or {}, filetype))
+  return M.options.settings.enabled ~= false
+    and not (filetype and vim.list_contains(disabled_languages(), filetype))
 end
 
 --- Switch suggestions on or off, everywhere or for a file type. The server's settings say so too, so that it
@@ -104,7 +123,7 @@ function M.toggle(filetype)
   end
   settings.disabled_languages = vim.tbl_filter(function(language)
     return language ~= filetype
-  end, settings.disabled_languages or {})
+  end, disabled_languages())
   if was_on then
     table.insert(settings.disabled_languages, filetype)
   end

@@ -53,6 +53,10 @@ local function server()
   if
     vim.api.nvim_get_mode().mode:sub(1, 1) ~= 'i'
     or vim.bo.buftype ~= ''
+    -- It switches mappings off: no key could accept anything.
+    or vim.o.paste
+    -- With 'virtualedit', the cursor may be beyond the text.
+    or vim.fn.getpos('.')[4] ~= 0
     or not config.is_on(vim.bo.filetype)
     -- A macro must not depend on what a model says.
     or vim.fn.reg_recording() ~= ''
@@ -89,8 +93,8 @@ end
 ---@param length? integer
 local function feed_back(event, length)
   local current = offer and offer.suggestions[offer.index]
-  local asked = offer and vim.lsp.get_client_by_id(offer.client_id)
-  if asked and current and current.id then
+  local asked = current and vim.lsp.get_client_by_id(offer.client_id)
+  if asked and current.id then
     client.notify(asked, 'umbrella/feedback', { id = current.id, event = event, length = length })
   end
 end
@@ -120,14 +124,12 @@ local function draw()
     end
   end
   if not rest then
-    forget()
-    return
+    return forget()
   end
   local place = here()
   is_drawn = not menu.is_open() and ghost.show(rest, place.row, place.col)
   if not is_drawn then
-    hide()
-    return
+    return hide()
   end
   local id = offer.suggestions[offer.index].id
   if id and not told[id] then
@@ -176,8 +178,13 @@ local function ask(kind, answered)
   end
   stop_asking()
   local place, number = here(), question
-  local params = vim.lsp.util.make_position_params(0, asked.offset_encoding)
-  params.context = { triggerKind = kind }
+  local before = vim.api.nvim_get_current_line():sub(1, place.col)
+  local params = {
+    textDocument = vim.lsp.util.make_text_document_params(place.buffer),
+    -- Neovim 0.10's own make_position_params takes bytes for units where characters are wide.
+    position = { line = place.row, character = suggestion.length(before, asked.offset_encoding) },
+    context = { triggerKind = kind },
+  }
   local withdraw = client.request(asked, METHOD, params, function(err, result)
     if number ~= question then
       return
@@ -314,7 +321,7 @@ function M.accept(choose)
   if part ~= text then
     insert(part, suggestion.replaced_by(rest, part))
     local accepted = current.text:sub(1, #current.text - #text + #part):gsub('\n', current.eol)
-    feed_back('partly', suggestion.utf16_length(accepted))
+    feed_back('partly', suggestion.length(accepted, 'utf-16'))
     seen = here()
     draw()
     return true

@@ -88,13 +88,17 @@ function M.byte_column(line, character, encoding)
   return #line
 end
 
---- How long a text is for a server that counts in UTF-16.
+--- How long a text is as a protocol counts.
 ---@param text string
+---@param encoding 'utf-8'|'utf-16'|'utf-32'
 ---@return integer
-function M.utf16_length(text)
+function M.length(text, encoding)
+  if encoding == 'utf-8' then
+    return #text
+  end
   local units = 0
   for one in text:gmatch(CHARACTER) do
-    units = units + (#one == 4 and 2 or 1)
+    units = units + ((encoding == 'utf-16' and #one == 4) and 2 or 1)
   end
   return units
 end
@@ -108,7 +112,8 @@ end
 ---@return umbrella.Suggestion?
 function M.from_item(item, line, row, col, encoding)
   local sent = item.insertText
-  if type(sent) ~= 'string' then
+  -- Neovim cannot measure a text with a NUL.
+  if type(sent) ~= 'string' or sent:find('%z') then
     return nil
   end
   local start, stop = col, col
@@ -220,7 +225,8 @@ end
 ---@param text string
 ---@return string
 function M.next_word(text)
-  local word = vim.fn.matchstr(text, [[^\_s*\%(\k\+\|\%(\k\@!\S\)\+\)]])
+  -- Not \S, which a line end is, too.
+  local word = vim.fn.matchstr(text, [=[^\_s*\%(\k\+\|\%(\k\@![^[:space:]]\)\+\)]=])
   return word ~= '' and word or text
 end
 
