@@ -36,6 +36,8 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 2.0
 REMOTE_CONNECT_TIMEOUT_S = 10.0
 """For an engine elsewhere: half the world may lie between."""
+MAX_ANSWER_BYTES = 1 << 20
+"""Of one that is no stream. What answers at a port may be anything."""
 _RESTART = "Send the request again to have it started, or run `umbrella-engine status`."
 _LOOK_THERE = "Check that an engine runs there, and that the setting umbrella.engine.url is right."
 
@@ -247,7 +249,7 @@ def _ask(endpoint: Endpoint, method: str, path: str, timeout_s: float | None) ->
     try:
         connection.request(method, path, headers=endpoint.headers)
         response = connection.getresponse()
-        return response.status, response.read()
+        return response.status, response.read(MAX_ANSWER_BYTES)
     except (OSError, http.client.HTTPException) as error:
         raise _no_answer(endpoint, error) from error
     finally:
@@ -309,7 +311,7 @@ async def _events(lines: AsyncIterator[str]) -> AsyncIterator[bytes]:
 def _object(data: bytes) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         value = None
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 

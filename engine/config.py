@@ -150,7 +150,7 @@ def _expanded(path: str) -> str:
 def _parse(path: Path) -> dict[str, object]:
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # the latter for what is no text, or no path
         raise ConfigError(f"{path} cannot be read ({error}). Name a readable TOML or JSON file.") from error
     try:
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)

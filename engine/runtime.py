@@ -128,12 +128,14 @@ class RuntimeDir:
         self._write_lock(lock, str(os.getpid()).encode())
 
     def holder(self) -> int | None:
-        """The process that holds the lock. None if none does, or it has not signed yet."""
+        """The process that holds the lock. None if none does, it has not signed yet, or it cannot be read."""
         lock = self.try_lock()
         if lock is not None:
             os.close(lock)
             return None
-        text = (self.path / LOCK).read_text(encoding="ascii")
+        text = ""
+        with suppress(OSError):  # On Windows nobody else can read what is locked.
+            text = (self.path / LOCK).read_text(encoding="ascii")
         return int(text) if text.isdecimal() else None
 
     def lock_within(self, timeout_s: float) -> int | None:

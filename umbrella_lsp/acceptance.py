@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from umbrella_lsp.agreement import Hull, Step, backward, forward, grown, is_key
+from umbrella_lsp.agreement import Hull, Step, agreed_length, backward, forward, grown, is_key
 from umbrella_lsp.document import LANGUAGES, Document, Edit
 
 Outcome = Literal["accepted", "partly", "typed", "dismissed", "contradicted", "left"]
@@ -155,8 +155,9 @@ class Watcher:
         if run is not None and _goes_on(run, document, offset):
             # A closer may have been typed over, which changes no text.
             run.taken += [False] * (offset - run.cursor)
-            done = run.text[: len(run.taken)]
+            before, done = run.text, run.text[: len(run.taken)]
             run.text, *others = (done + text for text in texts)
+            run.confirmed = min(run.confirmed, agreed_length(before, run.text))
             run.alternatives, run.replaces = tuple(others), offer.replaces
             # Where it came from at first: what is left of it always comes from memory.
             run.tags = _tags(document.language, offer, run.source, run.text)

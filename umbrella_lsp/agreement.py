@@ -113,7 +113,7 @@ def forward(run: Followed, hull: Hull) -> Step | None:
         if not text.startswith(run.text[:done]):
             continue
         ahead = hull.after.slice(at, at + len(text) - done)
-        agreed = _agreed(ahead, text[done:])
+        agreed = agreed_length(ahead, text[done:])
         for removed in {0, run.replaces, typed_over}:
             reached = min(agreed, hull.growth + removed)
             closers = hull.growth + removed - reached
@@ -153,13 +153,13 @@ def backward(run: Followed, hull: Hull) -> Step | None:
 
 def grown(text: str, removed: str) -> str:
     """What `text` brings that was not there in `removed`, whose place it takes."""
-    start = _agreed(text, removed)
+    start = agreed_length(text, removed)
     text, removed = text[start:], removed[start:]
-    end = _agreed(text[::-1], removed[::-1])
+    end = agreed_length(text[::-1], removed[::-1])
     return text[: len(text) - end]
 
 
-def _agreed(one: str, other: str) -> int:
+def agreed_length(one: str, other: str) -> int:
     """Characters that two texts have in common at their beginning."""
     return sum(takewhile(bool, map(eq, one, other)))
 

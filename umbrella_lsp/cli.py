@@ -21,7 +21,8 @@ class _WithoutContents(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not record.name.startswith("umbrella_lsp"):
-            record.msg, record.args = str(record.msg).replace("\n", " "), ()
+            # The first line alone: asyncio shows the error of a lost task below it, message and all.
+            record.msg, record.args = str(record.msg).partition("\n")[0], ()
         if record.exc_info and record.exc_info[0]:
             frames = "".join(traceback.format_tb(record.exc_info[2]))
             record.exc_text = f"{frames}{record.exc_info[0].__name__}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from engine.client import Endpoint, fetch_health
-from engine.launch import end_engine, ensure_engine
+from engine.launch import ensure_engine
 from engine.protocol import PROTOCOL_VERSION
 from umbrella_lsp.errors import EngineUnavailable
 from umbrella_lsp.settings import EngineSettings
@@ -40,19 +41,6 @@ def find(engine: EngineSettings) -> Endpoint:
     if health.state == "draining":
         raise EngineUnavailable(f"The engine at {engine.url} is shutting down. Start it again there.")
     return endpoint
-
-
-def unload(engine: EngineSettings) -> bool:
-    """End this user's own engine, so that its memory is free. Blocks until it has finished what it had begun.
-
-    False if none ran. Raises EngineUnavailable if it does not end, or is one with a URL.
-    """
-    if engine.url:
-        raise EngineUnavailable(
-            f"The engine at {engine.url} is not ended from here, as others may use it. On its machine, run "
-            "`umbrella-engine stop`."
-        )
-    return end_engine()
 
 
 def endpoint_at(engine: EngineSettings) -> Endpoint:
@@ -109,7 +97,7 @@ def _token_in(file: str) -> str:
     """The bearer token that `file` holds, '' if none is named."""
     if not file:
         return ""
-    path = Path(file).expanduser()
+    path = Path(os.path.expanduser(file))  # noqa: PTH111 - Path's own raises for an unknown user
     try:
         with path.open(encoding="ascii") as opened:
             token = opened.read(MAX_TOKEN_CHARS + 1).strip()

@@ -48,7 +48,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The one that was found is used no more: it has ended, or another is wanted."""
+    """The one that was found has ended, or is about to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class EngineLink:
                 if not await _is_over(client, error):
                     raise
                 if self._is_current(client):  # Else another request has found the next one already.
-                    self.retarget()
+                    self._lose()
                 if has_begun:
                     raise EngineLost(str(error)) from error
                 if is_last:
@@ -132,7 +132,7 @@ class EngineLink:
                 await self._end(client, call)
 
     def retarget(self) -> None:
-        """Forget the engine: it has ended, or `find` has another to find. The next request looks anew.
+        """Forget the engine, as `find` has another to find. The next request looks anew.
 
         Streams that run end by themselves, and then their connections are closed.
         """
@@ -145,11 +145,17 @@ class EngineLink:
             finding.cancel()
         elif not self._streams[finding.result()]:
             self._close_later(finding.result())
-        self._listen(Gone())
+
+    def _lose(self) -> None:
+        """Forget the engine, as it ends."""
+        has_one = self._finding is not None
+        self.retarget()
+        if has_one:
+            self._listen(Gone())
 
     async def unload(self, end: Callable[[], T]) -> T:
         """Forget the engine and call `end`, which blocks until it has ended, in a thread."""
-        self.retarget()
+        self._lose()
         return await _in_daemon_thread(end)
 
     async def aclose(self) -> None:
@@ -189,7 +195,7 @@ class EngineLink:
         await client.ended()
         if self._is_current(client):
             self._watching = None
-            self.retarget()
+            self._lose()
 
     def _stop_watching(self) -> None:
         if self._watching is not None:

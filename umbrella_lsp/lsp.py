@@ -78,6 +78,10 @@ class UmbrellaProtocol(LanguageServerProtocol):
             elif method == types.TEXT_DOCUMENT_DID_CHANGE:
                 # What cannot be read has changed the document all the same.
                 cast("_Server", self._server).forget(_uri_of(data))
+            elif "id" in data and "error" not in data:
+                # An answer of the client's, which somebody waits for.
+                refusal = {"code": error.code, "message": error.message}
+                return super().structure_message({"jsonrpc": "2.0", "id": data["id"], "error": refusal})
             raise
 
 

@@ -9,11 +9,11 @@ import asyncio
 import itertools
 from collections.abc import Coroutine, Sequence
 from contextlib import aclosing, suppress
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from engine.client import Endpoint, EngineClient
+from engine.launch import end_engine
 from engine.protocol import Health
 from umbrella_lsp import engines
 from umbrella_lsp.acceptance import Offer, Said, Watcher
@@ -49,6 +49,10 @@ ASK_EVERY_S = 0.5
 """How often a loading engine is asked how far it is."""
 BUSY_AFTER_S = 0.15
 """How long a text is in the making before that is worth showing."""
+_NOT_OURS = (
+    "The engine that the setting umbrella.engine.url names is not this editor's to end. End it where it was "
+    "started."
+)
 
 
 class Listener(Protocol):
@@ -126,6 +130,8 @@ class Session:
         if is_elsewhere:
             self._has_greeted = False
             self._link.retarget()
+            self._endpoint = None
+            self._follow()
             self.completer.told_languages(())
         self._take(Chosen(settings.enabled, self.completer.languages, is_elsewhere))
         if settings.enabled and not self._has_greeted:
@@ -217,12 +223,11 @@ class Session:
 
     async def unload(self) -> str:
         """End the user's engine, so that its memory is free: a sentence about what came of it."""
-        engine = self._settings.engine
-        if engine.url:
-            return f"The engine at {engine.url} is not this editor's to end. End it where it was started."
+        if self._settings.engine.url:
+            return _NOT_OURS
         self.completer.close()
         try:
-            has_run = await self._link.unload(partial(engines.unload, engine))
+            has_run = await self._link.unload(end_engine)
         except UmbrellaError as error:
             return str(error)
         return "The engine has ended. The next request starts it." if has_run else "No engine runs."
@@ -277,7 +282,8 @@ class Session:
             case Gone():
                 self._endpoint = None
                 self._follow()
-                self._take(Ended())
+                if not self._settings.engine.url:  # Else the next search tells.
+                    self._take(Ended())
             case Streams(count):
                 self._work(count)
 
@@ -312,8 +318,8 @@ class Session:
             async with aclosing(EngineClient(endpoint)) as client:
                 while self._seen(await client.health()):  # noqa: ASYNC110 - another process's doing
                     await asyncio.sleep(ASK_EVERY_S)
-        except EngineUnavailable:
-            self._take(Ended())
+        except UmbrellaError as error:
+            self._take(Missing(str(error)) if endpoint.url else Ended())
 
     def _seen(self, health: Health) -> bool:
         """Take in what the engine says of itself. True if there will be more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -25,7 +26,8 @@ class EngineSettings:
     @property
     def config_path(self) -> Path | None:
         """The configuration to start an engine with, or None for the default one."""
-        return Path(self.config).expanduser() if self.config else None
+        # Path's own raises for an unknown user.
+        return Path(os.path.expanduser(self.config)) if self.config else None  # noqa: PTH111
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Reading:
     problems: tuple[str, ...] = ()
 
 
+MAX_QUOTED_CHARS = 80
+"""Of what was sent, in a sentence about it."""
 _CLIENTS_OWN = {"umbrella.server", "umbrella.trace"}
 """What editors keep in the same section, about how they start us and what they log."""
 _LIMITS = {
@@ -97,13 +101,13 @@ def read_settings(base: Settings, data: object) -> Reading:
 def _read_group(base: T, data: object, path: str, problems: list[str]) -> T:
     """`base`, the group at `path`, with what `data` says otherwise; sentences go to `problems`."""
     if not isinstance(data, Mapping):
-        problems.append(f"{path} must be an object of settings, not {data!r}")
+        problems.append(f"{path} must be an object of settings, not {_shown(data)}")
         return base
     values = {field.name: cast("object", getattr(base, field.name)) for field in fields(base)}
     names = {spelling: name for name in values for spelling in (name, _camel_case(name))}
     chosen: dict[str, Any] = {}
     for key, sent in cast("Mapping[str, object]", data).items():
-        where = f"{path}.{key}"
+        where = f"{path}.{_cut(str(key))}"
         if where in _CLIENTS_OWN:
             continue
         name = names.get(key)
@@ -112,7 +116,7 @@ def _read_group(base: T, data: object, path: str, problems: list[str]) -> T:
         elif isinstance(group := values[name], EngineSettings):
             chosen[name] = _read_group(group, sent, where, problems)
         elif problem := _problem_with(name, value := _as_kept(sent, type(values[name])), type(values[name])):
-            problems.append(f"{where} must be {problem}, not {value!r}")
+            problems.append(f"{where} must be {problem}, not {_shown(value)}")
         else:
             chosen[name] = value
     return replace(base, **chosen)
@@ -132,6 +136,15 @@ def _as_kept(value: object, kind: type[object]) -> object:
         return float(value)
     items = cast("list[object]", value) if isinstance(value, list) else [None]
     return tuple(items) if all(isinstance(item, str) for item in items) else cast("object", value)
+
+
+def _shown(value: object) -> str:
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    """Short enough for a sentence to be read."""
+    return text if len(text) <= MAX_QUOTED_CHARS else text[: MAX_QUOTED_CHARS - 1] + "…"
 
 
 def _camel_case(name: str) -> str:

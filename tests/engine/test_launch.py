@@ -130,6 +130,20 @@ def test_an_engine_can_be_ended_to_free_its_memory(place: RuntimeDir) -> None:
     assert not has_crashed(place)
 
 
+def test_an_engine_that_another_has_followed_already_has_ended(
+    place: RuntimeDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drain_and_be_followed(endpoint: Endpoint, timeout_s: float) -> None:
+        ask_to_drain(endpoint, timeout_s)
+        eventually(lambda: free(place))
+        ensure()
+
+    ensure()
+    monkeypatch.setattr("engine.launch.ask_to_drain", drain_and_be_followed)
+    assert end_engine(timeout_s=0.2) is True
+    assert probe(place) is not None
+
+
 def test_an_engine_that_does_not_end_is_told(place: RuntimeDir) -> None:
     lock = place.try_lock()
     assert lock is not None

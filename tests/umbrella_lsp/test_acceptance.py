@@ -434,6 +434,16 @@ SEQUENCES: dict[str, tuple[str, list[Told], str]] = {
         ],
         "accepted saved=3",
     ),
+    "of what was accepted and then offered otherwise only what both say counts": (
+        "x = |\n",
+        [
+            lambda d: d.offer("one two"),
+            lambda d: d.watcher.accepted("1"),
+            lambda d: d.offer("one"),
+            lambda d: d.watcher.close(),
+        ],
+        "accepted saved=3",
+    ),
     "an accept of what has ended is nothing": (
         "x = |\n",
         [

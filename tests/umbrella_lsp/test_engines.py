@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
 from collections.abc import Generator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from engine.client import Endpoint, EngineClient, InfillCall
-from engine.errors import EngineGone
+from engine.errors import ConfigError, EngineGone
 from engine.protocol import Health
 from tests.engine.fakes import running_engine
-from umbrella_lsp.engines import endpoint_at, find, unload
+from umbrella_lsp.engines import endpoint_at, find
 from umbrella_lsp.errors import EngineUnavailable
 from umbrella_lsp.settings import EngineSettings
 
@@ -121,6 +122,7 @@ def test_a_wrong_token_and_a_missing_one_are_told_apart(tmp_path: Path) -> None:
         ("one\ntwo", "holds something else than a token"),
         ("x" * 5000, "holds something else than a token"),
         ("schlüssel", "holds something else than a token"),
+        ("token\r\n\r\nx", "holds something else than a token"),
     ],
 )
 def test_a_token_file_that_holds_none_is_named(tmp_path: Path, content: str | None, said: str) -> None:
@@ -131,6 +133,32 @@ def test_a_token_file_that_holds_none_is_named(tmp_path: Path, content: str | No
     assert said in message
     assert str(file) in message
     assert "engine.token from its runtime folder" in message
+
+
+def test_files_of_a_user_there_is_not_are_named() -> None:
+    named = "~nobody-of-that-name/x"
+    said = refused(EngineSettings(url="https://engine.example", token_file=named))
+    assert said.startswith(f"There is no token file {named}.")
+    for config in (named, "a\0b"):
+        with pytest.raises(ConfigError, match="Name a readable TOML or JSON file"):
+            find(EngineSettings(config=config))
+
+
+def test_an_answer_without_an_end_is_not_read_to_its_end() -> None:
+    def pour(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+            while True:
+                connection.sendall(b"[" * 65536)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=pour, args=(listener,))
+        server.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert "makes no sense to this version" in refused(EngineSettings(url=url))
+        server.join()
 
 
 def test_a_token_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -240,8 +268,3 @@ def test_https_where_only_http_is_spoken_is_told() -> None:
     with answering(HEALTH) as server:
         url = url_of(server, "https")
         assert refused(EngineSettings(url=url)).startswith(f"TLS with {url} fails (")
-
-
-def test_an_engine_elsewhere_is_not_ended_from_here() -> None:
-    with pytest.raises(EngineUnavailable, match="not ended from here"):
-        unload(EngineSettings(url="https://engine.example"))

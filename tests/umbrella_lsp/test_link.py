@@ -305,7 +305,7 @@ def test_another_engine_is_used_at_once_and_the_old_ones_streams_end_by_themselv
         running = link.infill(InfillCall())
         assert (await anext(running)).text == "na"
         link.retarget()
-        assert told[-1] == Gone()
+        assert Gone() not in told  # As far as anybody knows it goes on for others.
         assert await text_from(link) == "other"
         assert told.count(Found(OTHER)) == 1
         assert client.closed == 0
@@ -338,7 +338,7 @@ def test_who_waits_while_the_engine_is_changed_gets_the_new_one(client: type[Fak
         await link.aclose()
 
     asyncio.run(scenario())
-    assert told[:4] == [Looking(), Gone(), Looking(), Found(OTHER)]
+    assert told[:3] == [Looking(), Looking(), Found(OTHER)]
 
 
 def test_an_engine_that_is_ended_on_purpose_is_forgotten_before_it_ends(client: type[FakeClient]) -> None:

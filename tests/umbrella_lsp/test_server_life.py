@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -74,6 +76,28 @@ def test_an_engine_that_crashes_costs_one_suggestion_and_nobodys_attention(
             assert editor.messages == []
 
     asyncio.run(scenario())
+
+
+def test_a_client_that_answers_null_for_its_settings_may_push_them(runtime_dir: Path) -> None:
+    async def scenario() -> None:
+        async with an_editor(runtime_dir) as editor:
+            editor.answers_settings = False
+            await editor.initialize(experimental={"umbrella": {"status": True}}, options={"enabled": False})
+            await until(lambda: editor.statuses)
+            pushed = types.DidChangeConfigurationParams({"umbrella": {"enabled": True}})
+            editor.client.workspace_did_change_configuration(pushed)
+            await until(lambda: editor.statuses[-1]["kind"] != "off")
+
+    asyncio.run(scenario())
+
+
+def test_what_a_lost_tasks_error_says_is_not_logged() -> None:
+    program = (
+        "import logging; from umbrella_lsp.cli import configure_logging; configure_logging();"
+        "logging.getLogger('asyncio').error('It was lost\\nfuture: <Task exception=ValueError(\"my code\")>')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stderr.endswith("ERROR asyncio: It was lost\n")
 
 
 def test_without_an_engine_requests_are_answered_null_and_the_user_is_told_once(runtime_dir: Path) -> None:

@@ -78,6 +78,17 @@ def test_other_settings_are_used_at_once_be_it_another_engine_or_none(
             refused = await editor.run("umbrella.server.unload")
             assert "not this editor's to end" in refused["message"]
             assert not engine.has_ended.is_set()
+            # One engine is used instead of another: that is the end of none.
+            assert [status["kind"] for status in editor.statuses] == [
+                "starting",
+                "error",
+                "starting",
+                "ready",
+            ]
+            editor.choose({"engine": {"url": "http://me:hush@localhost:1"}})
+            await until(lambda: editor.statuses[-1]["kind"] == "error")
+            refused = await editor.run("umbrella.server.unload")
+            assert "hush" not in str([refused, editor.messages])
             editor.choose({"enabled": False})
             await until(lambda: editor.statuses[-1]["kind"] == "off")
             assert items(await editor.ask(URI, 0, 4)) == []
@@ -85,7 +96,7 @@ def test_other_settings_are_used_at_once_be_it_another_engine_or_none(
             await until(lambda: editor.statuses[-1]["kind"] == "ready")
             assert editor.statuses[-1]["languages"] == ["go"]
             assert items(await editor.ask(URI, 0, 4)) == []
-            assert len(editor.messages) == 1
+            assert len(editor.messages) == 2
 
     asyncio.run(scenario())
 

@@ -53,6 +53,15 @@ def test_what_is_not_understood_changes_nothing_and_is_reported(data: object, sa
     assert [problem[: len(said)] for problem in reading.problems] == [said]
 
 
+@pytest.mark.parametrize(
+    "data", ["x" * 999, {"x" * 999: 1}, {"languages": [*range(999)]}, {"engine": "x" * 999}]
+)
+def test_what_is_quoted_of_them_is_short_enough_to_be_read(data: object) -> None:
+    (problem,) = read_settings(Settings(), data).problems
+    assert "…" in problem
+    assert len(problem) < 400
+
+
 def test_a_list_of_texts_is_read_as_one() -> None:
     assert read_settings(Settings(), {"secret_files": ["*.x"]}).settings == Settings(secret_files=("*.x",))
 

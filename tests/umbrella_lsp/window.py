@@ -32,6 +32,8 @@ class Editor:
     runtime_dir: Path
     settings: object = None
     """What the client answers when it is asked for the section ``umbrella``."""
+    answers_settings: bool = True
+    """Else it answers null."""
     has_settings: asyncio.Event = field(default_factory=asyncio.Event)
     """Set as long as the client answers that."""
     messages: list[str] = field(default_factory=list)
@@ -196,9 +198,9 @@ async def an_editor(runtime_dir: Path, *options: str, settings: object = None) -
     editor = Editor(client, runtime_dir, settings)
     editor.has_settings.set()
 
-    async def configuration(params: types.ConfigurationParams) -> list[object]:
+    async def configuration(params: types.ConfigurationParams) -> list[object] | None:
         await editor.has_settings.wait()
-        return [editor.settings for _ in params.items]
+        return [editor.settings for _ in params.items] if editor.answers_settings else None
 
     def message(params: types.ShowMessageParams) -> None:
         editor.messages.append(params.message)

@@ -118,8 +118,10 @@ def _about_memory(report: Report, machine: Machine) -> Iterator[str]:
     if runs_on_gpu(report):
         needed, name = configuration.needed_gpu_bytes, "GPU"
         gpus = report.gpus.found if report.gpus else ()
-        has = max((gpu.memory_mib << 20 for gpu in gpus), default=None)
-        free = max((gpu.free_memory_mib << 20 for gpu in gpus), default=None)
+        has = max((gpu.memory_mib << 20 for gpu in gpus if gpu.memory_mib is not None), default=None)
+        free = max(
+            (gpu.free_memory_mib << 20 for gpu in gpus if gpu.free_memory_mib is not None), default=None
+        )
     else:
         needed, name = configuration.needed_bytes, "machine"
         has, free = machine.memory_bytes, machine.free_memory_bytes

@@ -44,7 +44,13 @@ def look_for_gpus(timeout_s: float = TIMEOUT_S) -> Gpus:
     command = [program, f"--query-gpu={_GPU_FIELDS}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return Gpus(problem=f"nvidia-smi did not answer within {timeout_s:g} s")
@@ -52,7 +58,10 @@ def look_for_gpus(timeout_s: float = TIMEOUT_S) -> Gpus:
         return Gpus(problem=f"nvidia-smi cannot be run ({error.strerror})")
     if done.returncode:
         return Gpus(problem=f"nvidia-smi failed (exit {done.returncode})")
-    return Gpus(tuple(_gpu(line) for line in done.stdout.splitlines() if line.strip()))
+    try:
+        return Gpus(tuple(_gpu(line) for line in done.stdout.splitlines() if line.strip()))
+    except ValueError:
+        return Gpus(problem="what nvidia-smi says makes no sense")
 
 
 def cache_folder() -> Path:
@@ -62,7 +71,12 @@ def cache_folder() -> Path:
 
 def _gpu(line: str) -> Gpu:
     name, total, free, driver = (part.strip() for part in line.rsplit(",", 3))
-    return Gpu(name, int(total), int(free), driver)
+    return Gpu(name, _mib(total), _mib(free), driver)
+
+
+def _mib(said: str) -> int | None:
+    """None for ``[N/A]``, as is said of a GPU that shares the machine's memory."""
+    return None if said.startswith("[") else int(said)
 
 
 def _cores() -> int:

@@ -84,7 +84,8 @@ def _machine(machine: Machine) -> Rows:
 
 def _gpus(gpus: Gpus) -> Rows:
     for gpu in gpus.found:
-        memory = f"{gpu.free_memory_mib} MiB free of {gpu.memory_mib} MiB"
+        own = f"{gpu.free_memory_mib} MiB free of {gpu.memory_mib} MiB"
+        memory = "no memory of its own" if gpu.memory_mib is None else own
         yield "", f"{gpu.name}, {memory}, driver {gpu.driver}"
     if not gpus.found:
         yield "", gpus.problem or "none"

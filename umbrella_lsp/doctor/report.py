@@ -47,8 +47,9 @@ class Gpu:
     """One that NVIDIA's driver knows."""
 
     name: str
-    memory_mib: int
-    free_memory_mib: int
+    memory_mib: int | None
+    """None if it has none of its own."""
+    free_memory_mib: int | None
     driver: str
 
 

@@ -199,6 +199,27 @@ def test_several_gpus_are_told_apart(tools: Path) -> None:
     assert look_for_gpus().found == (Gpu("A, rather odd", 10, 5, "1.2"), Gpu("B", 20, 15, "1.2"))
 
 
+def test_a_gpu_that_shares_the_machines_memory_has_none_of_its_own(
+    tools: Path, runtime: Path, capsys
+) -> None:
+    put(tools, "nvidia-smi", "echo 'NVIDIA GB10, [N/A], [N/A], 580.1'")
+    assert look_for_gpus().found == (Gpu("NVIDIA GB10", None, None, "580.1"),)
+    main(["--doctor"])
+    assert "NVIDIA GB10, no memory of its own, driver 580.1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("says", ["echo garbage", r"printf '\377, 1, x, 2\n'"])
+def test_a_tool_that_says_nothing_of_sense_is_told(tools: Path, says: str) -> None:
+    put(tools, "nvidia-smi", says)
+    assert look_for_gpus().problem == "what nvidia-smi says makes no sense"
+
+
+def test_a_configuration_of_a_user_there_is_not_is_a_problem_and_no_crash(runtime: Path, capsys) -> None:
+    code, report = doctor(capsys, "--config", "~nobody-of-that-name/x")
+    assert code == 1
+    assert "cannot be read" in report["configuration"]["problem"]
+
+
 def test_neither_torch_nor_a_server_is_loaded_to_look(runtime: Path) -> None:
     program = (
         "import sys; from umbrella_lsp.cli import main; main(['--doctor', '--json']);"
