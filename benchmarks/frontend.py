@@ -31,12 +31,12 @@ from engine.training.corpus import SourceFile
 from umbrella_lsp.activity import Activity
 from umbrella_lsp.asking import Asker
 from umbrella_lsp.document import Document
+from umbrella_lsp.fit.postprocess import Fitted
+from umbrella_lsp.fit.stop import is_silent_here
 from umbrella_lsp.generation import Engine, Place
 from umbrella_lsp.index import Packed, SymbolIndex, pack
 from umbrella_lsp.memory import Memory
-from umbrella_lsp.postprocess import Fitted
 from umbrella_lsp.settings import Settings
-from umbrella_lsp.stop import is_silent_here
 from umbrella_lsp.syntax.cursor import cursor_syntax
 from umbrella_lsp.syntax.facts import CursorSyntax, InsertedSyntax
 from umbrella_lsp.syntax.grammar import load

@@ -27,11 +27,11 @@ from engine.protocol import Segment, StopSpec, TokenCounts
 from engine.sampling import SamplingParams
 from engine.slot import Slot
 from engine.training.acceptance import free_drafter, full_trees
-from umbrella_lsp.brackets import surroundings
 from umbrella_lsp.context import CompletionContext
 from umbrella_lsp.document import indent_of
-from umbrella_lsp.postprocess import fitted
-from umbrella_lsp.stop import Extent, opens_block
+from umbrella_lsp.fit.brackets import surroundings
+from umbrella_lsp.fit.postprocess import fitted
+from umbrella_lsp.fit.stop import Extent, opens_block
 
 LINE_TOKENS, BLOCK_TOKENS = 48, 96
 NODES = 16

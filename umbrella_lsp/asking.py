@@ -15,12 +15,12 @@ from umbrella_lsp.activity import Activity
 from umbrella_lsp.context import Shown, build_context, known_reach
 from umbrella_lsp.context.windows import MAX_PREFIX_CHARS
 from umbrella_lsp.document import Document
+from umbrella_lsp.fit.stop import extent
 from umbrella_lsp.generation import Engine, Generation, Place, Syntax
 from umbrella_lsp.index import SymbolIndex
 from umbrella_lsp.memory import Memory, Tier
 from umbrella_lsp.names import digest, shown_path, workspace_key
 from umbrella_lsp.settings import Settings
-from umbrella_lsp.stop import extent
 
 IDLE_S = 5.0
 """After a pause like this the context is gathered anew: nobody types whom reading it again could delay."""

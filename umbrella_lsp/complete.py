@@ -269,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
 def _print_stats(*, json_wanted: bool) -> int:
     from rich.console import Console
 
-    from umbrella_lsp.stats import NOTHING, as_object, recorded, table
+    from umbrella_lsp.acceptance.stats import NOTHING, as_object, recorded, table
 
     days = recorded()
     if json_wanted:

@@ -20,6 +20,7 @@ from umbrella_lsp.activity import Activity
 from umbrella_lsp.asking import MAX_REMEMBERED, Asker
 from umbrella_lsp.document import Document
 from umbrella_lsp.exclude import is_secret
+from umbrella_lsp.fit.stop import is_silent_here
 from umbrella_lsp.generation import Engine, Generation, Syntax
 from umbrella_lsp.index import SymbolIndex
 from umbrella_lsp.memory import Anchor, Left, Memory, Tier
@@ -27,7 +28,6 @@ from umbrella_lsp.ongoing import Ongoing, Shown
 from umbrella_lsp.outcome import Answer, Asked, Outcome, Reason, Selection
 from umbrella_lsp.pace import Cadence, Speedometer, Worth, pause_ms
 from umbrella_lsp.settings import Settings
-from umbrella_lsp.stop import is_silent_here
 
 MAX_DOCUMENT_CHARS = 10_000_000
 NEXT_PAUSE_S = 0.15

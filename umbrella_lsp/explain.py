@@ -13,8 +13,8 @@ from rich.text import Text
 
 from engine.protocol import SegmentFate
 from umbrella_lsp.context import CompletionContext
+from umbrella_lsp.fit.stop import extent
 from umbrella_lsp.outcome import Outcome, Reason
-from umbrella_lsp.stop import extent
 
 REASONS: dict[Reason, str] = {
     "suggested": "there is a text that fits",

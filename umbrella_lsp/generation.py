@@ -18,9 +18,9 @@ from engine.protocol import SegmentFate, StopReason, Timings, TokenCounts
 from umbrella_lsp.context import CompletionContext
 from umbrella_lsp.document import Document
 from umbrella_lsp.errors import UmbrellaError
+from umbrella_lsp.fit.postprocess import fitted
+from umbrella_lsp.fit.stop import Extent, first_part, is_done
 from umbrella_lsp.memory import Anchor, Made, Memory
-from umbrella_lsp.postprocess import fitted
-from umbrella_lsp.stop import Extent, first_part, is_done
 from umbrella_lsp.syntax.facts import CursorSyntax, InsertedSyntax
 
 Stop = StopReason | Literal["complete"]

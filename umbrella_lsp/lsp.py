@@ -13,7 +13,7 @@ from pygls.exceptions import JsonRpcException
 from pygls.protocol import LanguageServerProtocol
 from pygls.protocol.json_rpc import JsonRPCNotification
 
-from umbrella_lsp.acceptance import Said
+from umbrella_lsp.acceptance.watcher import Said
 from umbrella_lsp.document import Change, Document, Position, PositionEncoding, path_of
 
 if TYPE_CHECKING:

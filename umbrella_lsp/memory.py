@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from umbrella_lsp.brackets import CLOSERS
 from umbrella_lsp.document import Document
-from umbrella_lsp.postprocess import Fitted
+from umbrella_lsp.fit.brackets import CLOSERS
+from umbrella_lsp.fit.postprocess import Fitted
 from umbrella_lsp.text import normalised
 
 MAX_ENTRIES = 250

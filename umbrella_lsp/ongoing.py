@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from umbrella_lsp.document import Document
+from umbrella_lsp.fit.postprocess import Fitted
 from umbrella_lsp.generation import Generation
 from umbrella_lsp.memory import Anchor, Entry, left_of
-from umbrella_lsp.postprocess import Fitted
 
 LINGER_S = 0.5
 """What nobody waits for any more goes on for so long: editors cancel before they ask again."""

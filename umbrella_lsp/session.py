@@ -16,7 +16,8 @@ from engine.client import Endpoint, EngineClient
 from engine.launch import end_engine
 from engine.protocol import Health
 from umbrella_lsp import engines
-from umbrella_lsp.acceptance import Offer, Said, Watcher
+from umbrella_lsp.acceptance.tally import Tally, user_file
+from umbrella_lsp.acceptance.watcher import Offer, Said, Watcher
 from umbrella_lsp.activity import Activity
 from umbrella_lsp.completer import Completer
 from umbrella_lsp.document import Document, Edit, path_of
@@ -42,7 +43,6 @@ from umbrella_lsp.status import (
     Working,
 )
 from umbrella_lsp.syntax.client import SyntaxClient
-from umbrella_lsp.tally import Tally, user_file
 from umbrella_lsp.workspace.client import Progress, Workspace
 
 ASK_EVERY_S = 0.5
@@ -211,7 +211,7 @@ class Session:
 
     async def statistics(self) -> str:
         """What became of suggestions, as a table for people."""
-        from umbrella_lsp.stats import recorded, text
+        from umbrella_lsp.acceptance.stats import recorded, text
 
         await self._tally.save()
         try:

@@ -19,7 +19,7 @@ from engine.protocol import StopSpec
 from engine.training.corpus import SourceFile
 from tests.umbrella_lsp.fakes import ScriptedStreams, events, piece, saying
 from tests.umbrella_lsp.scripted_engine import running
-from umbrella_lsp.postprocess import Fitted
+from umbrella_lsp.fit.postprocess import Fitted
 
 HELPER = SourceFile("p", "p/helper.py", "def double(value):\n    return 2 * value\n")
 OTHERS = SourceFile("q", "q/helper.py", "def triple(value):\n    return 3 * value\n")

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from tests.umbrella_lsp.cursor import CURSOR, context_at
 from umbrella_lsp.context import CompletionContext
-from umbrella_lsp.postprocess import Fitted, fitted
-from umbrella_lsp.stop import Extent, extent
+from umbrella_lsp.fit.postprocess import Fitted, fitted
+from umbrella_lsp.fit.stop import Extent, extent
 from umbrella_lsp.syntax.cursor import cursor_syntax
 from umbrella_lsp.syntax.facts import InsertedSyntax
 from umbrella_lsp.syntax.grammar import load

@@ -13,11 +13,11 @@ from lsprotocol import types
 
 from tests.umbrella_lsp.scripted_engine import Script
 from tests.umbrella_lsp.window import URI, Editor, an_editor
+from umbrella_lsp.acceptance.tally import read_days
 from umbrella_lsp.completion_list import MAX_LABEL_CHARS, completion_list
 from umbrella_lsp.document import Document, PositionEncoding
 from umbrella_lsp.lsp import items as inline_items
 from umbrella_lsp.outcome import Outcome, Suggestion
-from umbrella_lsp.tally import read_days
 
 ABOUT: dict[str, object] = {"id": "s1"}
 CODECS = {"utf-8": ("utf-8", 1), "utf-16": ("utf-16-le", 2), "utf-32": ("utf-32-le", 4)}

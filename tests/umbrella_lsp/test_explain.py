@@ -13,9 +13,9 @@ from umbrella_lsp.activity import Activity
 from umbrella_lsp.context import build_context
 from umbrella_lsp.document import Document
 from umbrella_lsp.explain import account, laid_out
+from umbrella_lsp.fit.stop import extent
 from umbrella_lsp.index import Symbol, SymbolIndex, pack
 from umbrella_lsp.outcome import Outcome, Suggestion
-from umbrella_lsp.stop import extent
 from umbrella_lsp.syntax.facts import CursorSyntax, Definition
 
 

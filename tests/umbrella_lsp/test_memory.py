@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.umbrella_lsp.cursor import at_cursor
 from umbrella_lsp.document import Document
+from umbrella_lsp.fit.postprocess import Fitted
 from umbrella_lsp.memory import MAX_ENTRIES, Anchor, Entry, Made, Memory, Tier
-from umbrella_lsp.postprocess import Fitted
 from umbrella_lsp.text import Text
 
 

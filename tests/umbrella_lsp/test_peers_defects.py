@@ -23,9 +23,9 @@ from tests.umbrella_lsp.scripted_engine import Script
 from tests.umbrella_lsp.waiting import until
 from tests.umbrella_lsp.window import URI, Editor, an_editor
 from umbrella_lsp.completer import Completer
+from umbrella_lsp.fit.stop import first_part
 from umbrella_lsp.pace import Speed, Speedometer
 from umbrella_lsp.settings import Settings
-from umbrella_lsp.stop import first_part
 
 OTHER = "file:///home/someone/other.py"
 WINDOW_MB = 250

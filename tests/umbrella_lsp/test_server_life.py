@@ -14,7 +14,7 @@ from lsprotocol import types
 from tests.umbrella_lsp.scripted_engine import Script
 from tests.umbrella_lsp.waiting import until
 from tests.umbrella_lsp.window import URI, an_editor, at, items
-from umbrella_lsp.tally import read_days
+from umbrella_lsp.acceptance.tally import read_days
 
 
 def test_settings_come_from_the_client_and_what_is_wrong_is_said_once(

@@ -11,7 +11,7 @@ import pytest
 from tests.umbrella_lsp.scripted_engine import Script, running
 from tests.umbrella_lsp.waiting import until
 from tests.umbrella_lsp.window import URI, an_editor, at, items
-from umbrella_lsp.tally import read_days
+from umbrella_lsp.acceptance.tally import read_days
 
 WANTS_STATUS = {"umbrella": {"status": True}}
 MODEL = {"model": "big", "draft_model": "small", "languages": ["python"]}

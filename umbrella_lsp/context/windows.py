@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from engine.protocol import Segment, SegmentFate
-from umbrella_lsp.brackets import CLOSERS
 from umbrella_lsp.document import Document, indent_of
+from umbrella_lsp.fit.brackets import CLOSERS
 from umbrella_lsp.text import Text, normalised
 
 MAX_PREFIX_CHARS = 12_000

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 
-from umbrella_lsp.brackets import indent_at
+from umbrella_lsp.fit.brackets import indent_at
 
 _OPENS = re.compile(r"[:{(\[]\s*\Z")
 _SPACES = (2, 3, 4, 8)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from umbrella_lsp.brackets import scan
+from umbrella_lsp.fit.brackets import scan
 
 _SPECIAL = re.compile(
     r"<[|｜][\w▁-]{1,40}[|｜]>"  # Llama, Qwen, DeepSeek

@@ -7,7 +7,7 @@ import pytest
 from engine.protocol import StopSpec
 from tests.umbrella_lsp.cursor import context_at
 from tests.umbrella_lsp.fitting import Cursor
-from umbrella_lsp.stop import extent, first_part, is_done, is_silent_here
+from umbrella_lsp.fit.stop import extent, first_part, is_done, is_silent_here
 
 LINE = StopSpec(max_lines=1)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbrella_lsp.acceptance import Fate, Offer, Watcher
+from umbrella_lsp.acceptance.watcher import Fate, Offer, Watcher
 from umbrella_lsp.document import Document, Edit
 
 URI = "file:///w/secret_project/a.py"

@@ -21,7 +21,7 @@ from typing import Annotated
 import msgspec
 from filelock import FileLock
 
-from umbrella_lsp.acceptance import EVERYTHING, OUTCOMES, Fate
+from umbrella_lsp.acceptance.watcher import EVERYTHING, OUTCOMES, Fate
 
 SAVE_EVERY_S = 60.0
 LOCK_TIMEOUT_S = 1.0

@@ -12,7 +12,8 @@ from itertools import pairwise, takewhile
 from typing import Literal
 
 from engine.protocol import StopSpec
-from umbrella_lsp.brackets import (
+from umbrella_lsp.context import CompletionContext
+from umbrella_lsp.fit.brackets import (
     CLOSERS,
     OPENERS,
     PAIRS,
@@ -22,7 +23,6 @@ from umbrella_lsp.brackets import (
     scan,
     surroundings,
 )
-from umbrella_lsp.context import CompletionContext
 from umbrella_lsp.syntax.facts import Bracket, InsertedSyntax, Within
 
 Reach = Literal["line", "statement", "block", "following"]

@@ -10,9 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from umbrella_lsp.acceptance import EVERYTHING, OUTCOMES
-from umbrella_lsp.errors import InputError
-from umbrella_lsp.tally import (
+from umbrella_lsp.acceptance.tally import (
     EARLIER,
     Counts,
     Days,
@@ -21,6 +19,8 @@ from umbrella_lsp.tally import (
     totals,
     user_file,
 )
+from umbrella_lsp.acceptance.watcher import EVERYTHING, OUTCOMES
+from umbrella_lsp.errors import InputError
 
 _SHORTER = {"contradicted": "instead"}
 """Headings that would take too much room: here, that something else was written instead."""

@@ -13,11 +13,20 @@ from pathlib import Path
 import pytest
 
 from tests.umbrella_lsp.waiting import until
-from umbrella_lsp.acceptance import OUTCOMES, Fate, Offer, Outcome, Watcher
+from umbrella_lsp.acceptance.stats import NOTHING, text
+from umbrella_lsp.acceptance.tally import (
+    EARLIER,
+    MAX_DAYS,
+    Counts,
+    Tally,
+    merged,
+    read_days,
+    totals,
+    user_file,
+)
+from umbrella_lsp.acceptance.watcher import OUTCOMES, Fate, Offer, Outcome, Watcher
 from umbrella_lsp.complete import main
 from umbrella_lsp.document import Document, Edit
-from umbrella_lsp.stats import NOTHING, text
-from umbrella_lsp.tally import EARLIER, MAX_DAYS, Counts, Tally, merged, read_days, totals, user_file
 
 
 @pytest.fixture
@@ -171,7 +180,7 @@ def test_a_rate_begins_with_what_is_usual_and_goes_where_the_counts_are(file: Pa
 
 
 def test_a_server_saves_by_itself(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("umbrella_lsp.tally.SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("umbrella_lsp.acceptance.tally.SAVE_EVERY_S", 0.0)
 
     async def session() -> None:
         counting = Tally(file, today)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from engine.protocol import Segment
 from tests.umbrella_lsp.fitting import Case, Cursor, read_cases
-from umbrella_lsp.postprocess import Fitted, fitted
-from umbrella_lsp.stop import lines_below
+from umbrella_lsp.fit.postprocess import Fitted, fitted
+from umbrella_lsp.fit.stop import lines_below
 from umbrella_lsp.syntax.languages import GRAMMARS
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "postprocess"
+GOLDEN = Path(__file__).parents[2] / "golden" / "postprocess"
 CASES = [case for path in sorted(GOLDEN.glob("*.txt")) for case in read_cases(path)]
 
 

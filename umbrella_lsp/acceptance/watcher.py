@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from umbrella_lsp.agreement import Hull, Step, agreed_length, backward, forward, grown, is_key
+from umbrella_lsp.acceptance.agreement import Hull, Step, agreed_length, backward, forward, grown, is_key
 from umbrella_lsp.document import LANGUAGES, Document, Edit
 
 Outcome = Literal["accepted", "partly", "typed", "dismissed", "contradicted", "left"]

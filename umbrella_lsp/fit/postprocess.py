@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from umbrella_lsp.brackets import CLOSERS, OPENERS, PAIRS, QUOTES, indent_at, scan, unmatched
-from umbrella_lsp.chatter import PROSE, code_span
 from umbrella_lsp.context import CompletionContext
-from umbrella_lsp.indentation import converted, unit_of
-from umbrella_lsp.stop import (
+from umbrella_lsp.fit.brackets import CLOSERS, OPENERS, PAIRS, QUOTES, indent_at, scan, unmatched
+from umbrella_lsp.fit.chatter import PROSE, code_span
+from umbrella_lsp.fit.indentation import converted, unit_of
+from umbrella_lsp.fit.stop import (
     MIN_REPEATED,
     Extent,
     brackets_of,

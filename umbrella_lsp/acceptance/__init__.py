@@ -1,0 +1,1 @@
+"""What becomes of suggestions: watched, counted, printed. Holds nothing of the text."""
