@@ -31,7 +31,7 @@ export async function chooseConfiguration(server: Server): Promise<void> {
   await settings.update("engine.config", chosen, vscode.ConfigurationTarget.Global);
   if (setting() !== chosen) {
     void vscode.window.showWarningMessage(
-      "This workspace has a umbrella.engine.config of its own, which is used here.",
+      "This workspace has an umbrella.engine.config of its own, which is used here.",
     );
     return;
   }
@@ -45,11 +45,13 @@ export async function chooseConfiguration(server: Server): Promise<void> {
 
 /** Runs the doctor, for the engine that the settings name, and shows its report. */
 export async function runDoctor(program: string, pages: Pages): Promise<void> {
-  const options = { config: "--config", url: "--engine-url", tokenFile: "--token-file" };
-  const named = Object.entries(options).flatMap(([key, option]) => {
+  const flags = { config: "--config", url: "--engine-url", tokenFile: "--token-file" };
+  const named = Object.entries(flags).flatMap(([key, option]) => {
     const value = vscode.workspace.getConfiguration("umbrella.engine").get(key, "");
     return value ? [`${option}=${value}`] : [];
   });
+  // The server's, for paths that are relative.
+  const cwd = vscode.workspace.workspaceFolders?.[0]?.uri.fsPath;
   const report = await vscode.window.withProgress(
     {
       location: vscode.ProgressLocation.Notification,
@@ -59,12 +61,17 @@ export async function runDoctor(program: string, pages: Pages): Promise<void> {
     (_progress, token) =>
       new Promise<string>((resolve) => {
         const asked = ["--doctor", ...named];
-        const child = execFile(program, asked, { timeout: DOCTOR_LIMIT_MS }, (error, stdout, stderr) => {
+        const options = { timeout: DOCTOR_LIMIT_MS, killSignal: "SIGKILL" as const, cwd };
+        const child = execFile(program, asked, options, (error, stdout, stderr) => {
+          const reason = error?.killed ? `no answer within ${DOCTOR_LIMIT_MS / 1000} s` : error?.message;
           // It also ends with an error where it found something wrong, and has said so.
-          const failure = error && !stdout ? `${program} --doctor failed: ${error.message}\n${stderr}` : "";
-          resolve(token.isCancellationRequested ? "" : stdout + failure);
+          const isWhole = stdout && !error?.killed;
+          resolve(isWhole ? stdout : `${stdout}${program} --doctor failed: ${reason}\n${stderr}`);
         });
-        token.onCancellationRequested(() => child.kill());
+        token.onCancellationRequested(() => {
+          child.kill();
+          resolve(""); // At once: one that hangs may not end.
+        });
       }),
   );
   if (report) {

@@ -8,7 +8,9 @@ import { Python } from "./python";
 import { Server } from "./server";
 import { StatusItem, describe } from "./status";
 import type { View } from "./status";
-import { offIn, toggle, toggleLanguage, toggleWorkspace } from "./switches";
+import { SCHEMES, offIn, toggle, toggleLanguage, toggleWorkspace } from "./switches";
+
+const NOTEBOOK_CELL = "vscode-notebook-cell";
 
 let end: (() => Promise<void>) | undefined;
 
@@ -23,7 +25,13 @@ export function activate(context: vscode.ExtensionContext): void {
     log.dispose(); // Not with the rest, which does not wait for the server's last words.
   };
 
-  const show = () => item.show(viewOf(server));
+  const show = () => {
+    const view = viewOf(server);
+    item.show(view);
+    if (view.off) {
+      void server.suggestions.hide();
+    }
+  };
   show();
   context.subscriptions.push(
     ...register(server, pages, log, context.extensionUri),
@@ -45,13 +53,15 @@ export function deactivate(): Promise<void> | undefined {
 
 function viewOf({ status }: Server): View {
   const languageId = activeLanguage();
-  return { status, languageId, off: offIn(languageId, status.languages) };
+  const isNotebook = vscode.window.activeTextEditor?.document.uri.scheme === NOTEBOOK_CELL;
+  const off = offIn(languageId, status.languages) ?? (isNotebook ? "place" : undefined);
+  return { status, languageId, off };
 }
 
 /** The language of the active editor, where that holds something to suggest in. */
 function activeLanguage(): string | undefined {
   const document = vscode.window.activeTextEditor?.document;
-  return document && ["file", "untitled"].includes(document.uri.scheme) ? document.languageId : undefined;
+  return document && SCHEMES.includes(document.uri.scheme) ? document.languageId : undefined;
 }
 
 function register(
@@ -100,7 +110,9 @@ function register(
 /** Asks for a suggestion, or says why there can be none. */
 async function trigger(server: Server): Promise<void> {
   const view = viewOf(server);
-  if (view.off) {
+  if (view.off === "place") {
+    void vscode.window.showInformationMessage(describe(view));
+  } else if (view.off) {
     const on = "Turn On";
     if ((await vscode.window.showInformationMessage(describe(view), on)) === on) {
       await (view.off === "everywhere" ? toggle() : toggleActive(server));

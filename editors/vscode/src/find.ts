@@ -31,7 +31,9 @@ export async function find(python: Python): Promise<Search> {
 
 async function fromSetting(named: string): Promise<string | undefined> {
   const folder = vscode.workspace.workspaceFolders?.[0]?.uri.fsPath ?? os.homedir();
-  const expanded = named.replace(/^~(?=$|[\\/])/, os.homedir()).replaceAll("${workspaceFolder}", folder);
+  const expanded = named
+    .replace(/^~(?=$|[\\/])/, os.homedir())
+    .replaceAll("${workspaceFolder}", () => folder);
   return expanded === path.basename(expanded)
     ? onPath(expanded)
     : firstIn([path.dirname(path.resolve(folder, expanded))], path.basename(expanded));

@@ -1,6 +1,7 @@
 // The life of the language client: which program it runs, when it starts, stops and is started again, and
 // what the server says of itself. Knows nothing of how that is shown; inline completion is the client's own.
 
+import { setTimeout } from "node:timers/promises";
 import * as vscode from "vscode";
 import {
   CloseAction,
@@ -19,11 +20,13 @@ import type { Python } from "./python";
 import type { Status } from "./status";
 import { Suggestions } from "./suggestions";
 import type { Feedback } from "./suggestions";
+import { SCHEMES } from "./switches";
 
 /** Starts of a server that keeps crashing, within three minutes; then the user is asked. */
 const MAX_RESTARTS = 3;
-// Cells of notebooks are left out: the server would take each for a file of its own.
-const DOCUMENTS = [{ scheme: "file" }, { scheme: "untitled" }];
+/** A server that is to end again may finish starting meanwhile. VS Code gives us 5 s in all to leave. */
+const START_PATIENCE_MS = 2000;
+const DOCUMENTS = SCHEMES.map((scheme) => ({ scheme }));
 const NOTHING_KNOWN = { busy: false, progress: null, model: "", languages: [] };
 const STARTING: Status = { ...NOTHING_KNOWN, kind: "starting", message: "The server is starting." };
 
@@ -161,10 +164,15 @@ export class Server implements vscode.Disposable {
     const client = this.client;
     this.client = undefined;
     this.suggestions.forget();
+    if (client?.state === State.Starting) {
+      // Until then it cannot be stopped, and there need not even be a process to end.
+      await Promise.race([client.start(), setTimeout(START_PATIENCE_MS)]).catch(() => {});
+    }
+    const child = client?.serverProcess;
     try {
       await client?.stop();
     } catch {
-      // It was still starting, or did not answer: its process is ended all the same, a little later.
+      child?.kill(); // It never started, or does not answer. The client makes sure a little later.
     }
   }
 
@@ -209,8 +217,8 @@ export class Server implements vscode.Disposable {
       closed: async () => {
         policy ??= client().createDefaultErrorHandler(MAX_RESTARTS);
         const given = { action: CloseAction.DoNotRestart, handled: true };
-        if (client() !== this.client || client().state === State.Starting) {
-          return given; // It was stopped, or does not even start.
+        if (client() !== this.client || client().state !== State.Running) {
+          return given; // It was stopped, or has not even started.
         }
         const { action } = await policy.closed();
         if (action === CloseAction.DoNotRestart) {

@@ -76,6 +76,9 @@ const KINDS = {
 };
 
 function describeOff({ status, off, languageId = "" }: View): string {
+  if (off === "place") {
+    return "Nothing is suggested in notebooks.";
+  }
   const name = nameOf(languageId);
   return off === "language"
     ? `Suggestions are off for ${name}.`

@@ -140,6 +140,14 @@ export class Suggestions {
     }
   }
 
+  /** Takes away what is shown where nothing is to be suggested any more. */
+  async hide(): Promise<void> {
+    if (this.shown && this.shown.uri === vscode.window.activeTextEditor?.document.uri.toString()) {
+      this.forget();
+      await vscode.commands.executeCommand(`${EDITOR}.hide`);
+    }
+  }
+
   /** Forgets what the server, which is no more, had said. */
   forget(): void {
     this.asked = this.refreshing = this.shown = this.taking = undefined;

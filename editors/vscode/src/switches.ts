@@ -3,8 +3,14 @@
 
 import * as vscode from "vscode";
 
-/** Why nothing is suggested: `umbrella.enabled`, a list of languages, or a model that knows others only. */
-export type Off = "everywhere" | "language" | "model";
+/**
+ * Why nothing is suggested: `umbrella.enabled`, a list of languages, a model that knows others only, or a
+ * place that the server is not told of, such as a notebook.
+ */
+export type Off = "everywhere" | "language" | "model" | "place";
+
+/** Where there is something to suggest in; not in cells of notebooks: each would be a file of its own. */
+export const SCHEMES: readonly string[] = ["file", "untitled"];
 
 /**
  * Why nothing is suggested in `languageId`, or undefined if something is.
