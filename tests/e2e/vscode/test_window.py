@@ -123,6 +123,13 @@ def test_a_missing_server_is_explained_and_comes_back_with_a_restart(bench: Work
     bench.sees_ghost()
 
 
+def test_who_asks_while_the_server_starts_is_answered_once_it_has(bench: Workbench) -> None:
+    bench.edit("early.py", f"{POINT} = ")
+    bench.press(COMMANDS["umbrella.restart"])
+    bench.press("Alt+Backslash")
+    bench.sees_ghost()
+
+
 def test_a_workspace_that_nobody_trusts_chooses_no_program(bench: Workbench) -> None:
     bench.edit("trust.py", POINT)
     bench.type(" = ")
