@@ -21,6 +21,9 @@ from engine.model_config import ModelConfig, read_json, read_model_config
 if TYPE_CHECKING:
     from torch import Tensor
 
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+MAX_HEADER_BYTES = 100_000_000
+"""As safetensors itself allows."""
 BUNDLED = "bundled:"
 """Prefix of the names of the models that ship with the package."""
 
@@ -76,20 +79,12 @@ class Checkpoint:
         Raises CheckpointError, naming the file and what is wrong with it.
         """
         config = read_model_config(folder)
-        index = folder / "model.safetensors.index.json"
-        single = folder / "model.safetensors"
-        if single.is_file() or not index.is_file():
-            if not single.is_file():
-                raise CheckpointError(
-                    f"{folder} holds neither {single.name} nor {index.name}; only safetensors are read"
-                )
-            return Checkpoint(folder, config, {single: _open_shard(single)}, single.stat().st_size)
-        names_by_shard = _read_index(index)
+        names_by_shard = weight_files(folder)
         shards = {path: _open_shard(path) for path in names_by_shard}
         for path, names in names_by_shard.items():
             absent = sorted(names.difference(shards[path].keys()))
             if absent:
-                raise CheckpointError(f"{path} lacks tensor {absent[0]}, which {index.name} says it holds")
+                raise CheckpointError(f"{path} lacks tensor {absent[0]}, which {INDEX} says it holds")
         return Checkpoint(folder, config, shards, sum(path.stat().st_size for path in shards))
 
     def has(self, name: str) -> bool:
@@ -146,14 +141,38 @@ def _first_lost_tensor(path: Path) -> str:
     """The first tensor whose data lies past the end of `path`; '' if not even the header can be read."""
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = cast("dict[str, dict[str, list[int]]]", json.loads(file.read(min(length, size))))
+        begin, header = read_header(path)
     except (OSError, ValueError):
         return ""
-    ends = {name: entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"}
-    lost = [name for name, end in ends.items() if 8 + length + end > size]
+    ends = {name: cast("list[int]", entry["data_offsets"])[1] for name, entry in header.items()}
+    lost = [name for name, end in ends.items() if begin + end > size]
     return min(lost, key=ends.__getitem__, default="")
+
+
+def read_header(path: Path) -> tuple[int, dict[str, dict[str, object]]]:
+    """Where in a weight file its tensors begin, and what its header says of each.
+
+    Raises OSError, or ValueError if it is damaged.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER_BYTES:
+            raise ValueError
+        header = cast("dict[str, dict[str, object]]", json.loads(file.read(length)))
+    return 8 + length, {name: entry for name, entry in header.items() if name != "__metadata__"}
+
+
+def weight_files(folder: Path) -> dict[Path, set[str]]:
+    """The weight files of a checkpoint, all of which exist, and the tensors that its index expects in each.
+
+    Raises CheckpointError if there are none or one is missing.
+    """
+    single, index = folder / SINGLE, folder / INDEX
+    if single.is_file():
+        return {single: set()}
+    if not index.is_file():
+        raise CheckpointError(f"{folder} holds neither {SINGLE} nor {INDEX}; only safetensors are read")
+    return _read_index(index)
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,12 @@ class EngineConfig:
         return hashlib.sha256(content).hexdigest()[:12]
 
 
+def cache_folder() -> Path:
+    """The user's folder for what can be made again: below ``$XDG_CACHE_HOME``, or ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME") or _expanded("~/.cache")
+    return Path(base, "umbrella-lsp")
+
+
 def default_path() -> Path | None:
     """The file used when none is named: ``UMBRELLA_CONFIG``, else the user's own if there is one."""
     if named := os.environ.get("UMBRELLA_CONFIG"):

@@ -22,6 +22,7 @@ import torch
 
 from engine import __version__
 from engine.checkpoint import Checkpoint
+from engine.config import cache_folder
 from engine.model import Block, Transformer
 
 log = logging.getLogger(__name__)
@@ -125,10 +126,9 @@ class CostCache:
 
     @staticmethod
     def of_user() -> CostCache:
-        """In the user's cache folder: ``$XDG_CACHE_HOME``, or ``~/.cache``."""
-        # Path.home() raises for a user without a home, as in many a container.
-        base = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111
-        return CostCache(base / "umbrella-lsp" / "costs" if base.is_absolute() else None)
+        """In the user's cache folder, if that is to be found from anywhere."""
+        folder = cache_folder()
+        return CostCache(folder / "costs" if folder.is_absolute() else None)
 
     def table(self, checkpoint: Checkpoint, model: Transformer, most_rows: int) -> CostTable:
         """The table of `model`, loaded from `checkpoint`: as kept, or measured now and kept."""

@@ -6,21 +6,18 @@ counted as free.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from engine.checkpoint import find
+from engine.checkpoint import find, read_header, weight_files
 from engine.config import EngineConfig
 from engine.errors import CheckpointError
-from engine.model_config import ModelConfig, read_json, read_model_config
+from engine.model_config import ModelConfig, read_model_config
 
 GIB = 1 << 30
-MAX_HEADER_BYTES = 100_000_000
-"""As safetensors itself allows."""
 _FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
@@ -39,11 +36,10 @@ def footprint(name: str, config: EngineConfig, *, on_gpu: bool) -> Footprint:
     """Of the checkpoint `name`, as `config` has it loaded. Raises CheckpointError if it is not whole."""
     folder = find(name)
     architecture = read_model_config(folder)
-    files = _weight_files(folder)
     size = _float_bytes(config, architecture, on_gpu=on_gpu)
     length = min(config.max_length or architecture.max_position, architecture.max_position)
     numbers = 2 * architecture.num_layers * architecture.num_kv_heads * architecture.head_dim * length
-    weights = sum(_loaded_bytes(file, size) for file in files)
+    weights = sum(_loaded_bytes(file, size) for file in weight_files(folder))
     return Footprint(folder, architecture, weights, numbers * size)
 
 
@@ -95,36 +91,14 @@ def _float_bytes(config: EngineConfig, architecture: ModelConfig, *, on_gpu: boo
     return 2 if on_gpu or architecture.quantization is not None else 4
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
-        return [single]
-    if not index.is_file():
-        raise CheckpointError(f"{folder} holds neither {single.name} nor {index.name}")
-    return [folder / name for name in sorted(set(read_json(index, _IndexFile).weight_map.values()))]
-
-
-@dataclass(frozen=True, slots=True)
-class _IndexFile:
-    """`model.safetensors.index.json`: files by the tensors they hold."""
-
-    weight_map: dict[str, str]
-
-
 def _loaded_bytes(file: Path, float_bytes: int) -> int:
     """What the tensors of `file` take once floating-point ones are of `float_bytes` each."""
     try:
-        with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            if length > MAX_HEADER_BYTES:
-                raise ValueError
-            header = cast("dict[str, dict[str, object]]", json.loads(opened.read(length)))
+        _, header = read_header(file)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} is damaged or cut short; fetch it again") from error
     total = 0
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
+    for entry in header.values():
         begin, end = cast("list[int]", entry["data_offsets"])
         if str(entry["dtype"]) in _FLOAT_BYTES:
             total += float_bytes * math.prod(cast("list[int]", entry["shape"]))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lsprotocol import types
 
-from umbrella_lsp.lsp import ACCEPTED
+from umbrella_lsp.lsp import accepted_command, range_of
 
 if TYPE_CHECKING:
     from umbrella_lsp.document import Document, PositionEncoding
@@ -34,7 +34,7 @@ def completion_list(
 
     The list is incomplete: what is typed next may lead to other suggestions.
     """
-    command = types.Command("Suggestion accepted", ACCEPTED, arguments=[about])
+    command = accepted_command(about)
     items = [
         _item(outcome.document, suggestion, number, encoding, markdown=markdown)
         for number, suggestion in enumerate(outcome.suggestions)
@@ -66,8 +66,7 @@ def _item(
     document: Document, suggestion: Suggestion, number: int, encoding: PositionEncoding, *, markdown: bool
 ) -> types.CompletionItem:
     word = word_before(document, suggestion.start)
-    start, end = (document.position_at(at, encoding) for at in (suggestion.start - len(word), suggestion.end))
-    where = types.Range(types.Position(start.line, start.character), types.Position(end.line, end.character))
+    where = range_of(document, suggestion.start - len(word), suggestion.end, encoding)
     text = word + suggestion.text
     line = _line_to_show(word, suggestion.text)
     limit = len(word) + MAX_LABEL_CHARS  # Emacs undoes a label as if it began with the word.

@@ -168,15 +168,23 @@ def items(
 
     No items mean that ghost text should go away.
     """
-    command = types.Command("Suggestion accepted", ACCEPTED, arguments=[about])
+    command = accepted_command(about)
     made: list[types.InlineCompletionItem] = []
     for suggestion in outcome.suggestions:
-        start, end = (outcome.document.position_at(at, encoding) for at in (suggestion.start, suggestion.end))
-        where = types.Range(
-            types.Position(start.line, start.character), types.Position(end.line, end.character)
-        )
+        where = range_of(outcome.document, suggestion.start, suggestion.end, encoding)
         made.append(types.InlineCompletionItem(suggestion.text, range=where, command=command))
     return types.InlineCompletionList(made)
+
+
+def range_of(document: Document, start: int, end: int, encoding: PositionEncoding) -> types.Range:
+    """What lies between two offsets of `document`."""
+    places = (document.position_at(at, encoding) for at in (start, end))
+    return types.Range(*(types.Position(place.line, place.character) for place in places))
+
+
+def accepted_command(about: dict[str, object]) -> types.Command:
+    """What an editor runs when it has inserted an item, with what is to be known `about` the answer."""
+    return types.Command("Suggestion accepted", ACCEPTED, arguments=[about])
 
 
 def accepted_id(arguments: object) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from engine.config import cache_folder
 from engine.footprint import free_bytes, total_bytes
 from umbrella_lsp.doctor.report import Gpu, Gpus, Machine
 
@@ -62,11 +63,6 @@ def look_for_gpus(timeout_s: float = TIMEOUT_S) -> Gpus:
         return Gpus(tuple(_gpu(line) for line in done.stdout.splitlines() if line.strip()))
     except ValueError:
         return Gpus(problem="what nvidia-smi says makes no sense")
-
-
-def cache_folder() -> Path:
-    """Where the engine keeps what passes take."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "umbrella-lsp"  # noqa: PTH111
 
 
 def _gpu(line: str) -> Gpu:

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 from engine.client import fetch_health
+from engine.config import cache_folder
 from engine.errors import EngineGone, EngineUnavailable, UmbrellaError
 from engine.protocol import Health
 from engine.runtime import LOCK, RuntimeDir, runtime_dir
 from umbrella_lsp.acceptance.tally import user_file
 from umbrella_lsp.doctor.log import LogEntry, last_errors
-from umbrella_lsp.doctor.machine import cache_folder
 from umbrella_lsp.doctor.report import NOT_ANSWERING, NOT_RUNNING, Elsewhere, Engine, KeptFile, Place
 from umbrella_lsp.engines import endpoint_at
 from umbrella_lsp.settings import EngineSettings
