@@ -170,3 +170,26 @@ def stopped(desk: Desk) -> Generator[None]:
         yield
     finally:
         os.kill(engine, signal.SIGCONT)
+
+
+def typed_fast(neovim: Neovim, desk: Desk) -> Ghost:
+    """Ask at each of three keys while nobody answers, and return what shows once somebody does."""
+    neovim.open("fast.py", ACCOUNT, keys="o")
+    neovim.settled()
+    neovim.wire.mark()
+    with stopped(desk):
+        for count, key in enumerate("qvz", start=1):
+            neovim.keys(key)
+            wait_for(lambda count=count: len(neovim.wire.requests()) == count, f"{key} asks")
+    return neovim.settled()
+
+
+def engine_killed(neovim: Neovim, desk: Desk) -> int:
+    """Kill the engine and see a suggestion after that; the process that it was."""
+    neovim.open("killed.py", ACCOUNT, keys="o")
+    neovim.settled()
+    [engine] = desk.engines()
+    os.kill(engine, signal.SIGKILL)
+    neovim.open("after.py", ACCOUNT, keys="o")
+    neovim.shown()
+    return engine

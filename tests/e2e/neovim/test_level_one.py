@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 from tests.e2e.conftest import Desk
-from tests.e2e.neovim.conftest import ACCOUNT, stopped
-from tests.e2e.neovim.editor import Neovim, wait_for
+from tests.e2e.neovim.conftest import ACCOUNT, engine_killed, typed_fast
+from tests.e2e.neovim.editor import Neovim
 
 
 def test_ghost_text_appears_and_tab_inserts_exactly_it(level_one: Neovim) -> None:
@@ -45,15 +42,7 @@ def test_typing_along_keeps_the_ghost_text_on_every_screen(level_one: Neovim) ->
 def test_only_the_answer_to_the_last_state_shows_though_nothing_is_cancelled(
     level_one: Neovim, neovim_desk: Desk
 ) -> None:
-    level_one.open("fast.py", ACCOUNT, keys="o")
-    level_one.settled()
-    level_one.wire.mark()
-    with stopped(neovim_desk):
-        for count, key in enumerate("qvz", start=1):
-            level_one.keys(key)
-            wait_for(lambda count=count: len(level_one.wire.requests()) == count, f"{key} asks")
-
-    ghost = level_one.settled()
+    ghost = typed_fast(level_one, neovim_desk)
 
     *old, last = level_one.wire.requests()
     assert [request.texts for request in old] == [[]] * len(old)
@@ -63,13 +52,7 @@ def test_only_the_answer_to_the_last_state_shows_though_nothing_is_cancelled(
 
 
 def test_a_killed_engine_costs_a_suggestion_and_one_message(level_one: Neovim, neovim_desk: Desk) -> None:
-    level_one.open("killed.py", ACCOUNT, keys="o")
-    level_one.settled()
-    [engine] = neovim_desk.engines()
-    os.kill(engine, signal.SIGKILL)
-
-    level_one.open("after.py", ACCOUNT, keys="o")
-    level_one.shown()
+    engine = engine_killed(level_one, neovim_desk)
 
     assert neovim_desk.engines() != [engine]
     assert len(level_one.wire.told("window/showMessage")) == 1

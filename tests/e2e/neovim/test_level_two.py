@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tests.e2e.conftest import Desk
-from tests.e2e.neovim.conftest import ACCOUNT, several_lines, stopped
+from tests.e2e.neovim.conftest import ACCOUNT, several_lines, typed_fast
 from tests.e2e.neovim.editor import Neovim, wait_for
 
 
@@ -113,15 +113,7 @@ def test_typing_along_keeps_the_ghost_text_on_every_screen(level_two: Neovim) ->
 
 
 def test_typing_fast_cancels_and_only_the_last_answer_shows(level_two: Neovim, neovim_desk: Desk) -> None:
-    level_two.open("fast.py", ACCOUNT, keys="o")
-    level_two.settled()
-    level_two.wire.mark()
-    with stopped(neovim_desk):
-        for count, key in enumerate("qvz", start=1):
-            level_two.keys(key)
-            wait_for(lambda count=count: len(level_two.wire.requests()) == count, f"{key} asks")
-
-    ghost = level_two.settled()
+    ghost = typed_fast(level_two, neovim_desk)
 
     *old, last = level_two.wire.requests()
     assert [told["id"] for told in level_two.wire.told("$/cancelRequest")] == [request.id for request in old]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 from tests.e2e.conftest import Desk
-from tests.e2e.neovim.conftest import ACCOUNT
+from tests.e2e.neovim.conftest import ACCOUNT, engine_killed
 from tests.e2e.neovim.editor import Neovim, wait_for
 
 READY = "Umbrella"
@@ -69,13 +66,7 @@ def test_an_unloaded_engine_comes_back_with_the_next_key_and_nothing_leaves_the_
 
 
 def test_a_killed_engine_costs_a_suggestion_and_one_message(level_two: Neovim, neovim_desk: Desk) -> None:
-    level_two.open("killed.py", ACCOUNT, keys="o")
-    level_two.settled()
-    [engine] = neovim_desk.engines()
-    os.kill(engine, signal.SIGKILL)
-
-    level_two.open("after.py", ACCOUNT, keys="o")
-    level_two.shown()
+    engine = engine_killed(level_two, neovim_desk)
 
     assert neovim_desk.engines() != [engine]
     assert len(level_two.wire.told("window/showMessage")) == 1
