@@ -16,7 +16,8 @@ from torch import Tensor
 from engine.branches import Branch, Walk, siblings
 from engine.draft.base import Opening, Outlook
 from engine.kv_cache import KVCache
-from engine.model import BeforeLayer, Block, Transformer
+from engine.layers import BeforeLayer
+from engine.model import Block, Transformer
 from engine.policy import PlainPolicy, PolicySession, TreePolicy
 from engine.policy.base import Position
 from engine.prefill import prefill

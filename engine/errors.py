@@ -6,6 +6,7 @@
     ├── ConfigError          a configuration that cannot be used: names the key and what is allowed
     ├── CheckpointError      a checkpoint that cannot be used: names the file and the tensor
     ├── RequestError         a request that cannot be served: names the field
+    ├── DeviceError          memory, a device or a copy gave out while running: says what was done about it
     ├── TrainingError        a corpus or a run that cannot be trained on: says what it lacks
     └── EngineUnavailable    no engine answers, or it cannot answer now
         ├── EngineGone       nothing answers, what did has stopped in the middle, or our token is an old one
@@ -38,6 +39,17 @@ class RequestError(UmbrellaError):
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(message)
         self.field = field
+
+
+class DeviceError(UmbrellaError):
+    """Memory, a device or a copy between two gave out while running. HTTP 503.
+
+    `lost`: whether the device is gone for this process, so that only a new one can go on.
+    """
+
+    def __init__(self, message: str, *, lost: bool = False) -> None:
+        super().__init__(message)
+        self.lost = lost
 
 
 class TrainingError(UmbrellaError):

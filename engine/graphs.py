@@ -21,7 +21,8 @@ from torch import Tensor
 
 from engine.attention import Attention, MaskedAttention
 from engine.kv_cache import KVCache
-from engine.model import BeforeLayer, Block, PassInputs, Transformer
+from engine.layers import BeforeLayer
+from engine.model import Block, PassInputs, Transformer
 
 log = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ tree at its end are all a `Block`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,12 +19,11 @@ from torch.nn import functional
 from engine.attention import Attention, AttentionKind, MaskedAttention, PathAttention
 from engine.checkpoint import Checkpoint
 from engine.kv_cache import KVCache
+from engine.layers import BeforeLayer, Layer, LayerStore, ResidentLayers
 from engine.linear import Linear, RmsNorm
 from engine.model_config import ModelConfig
 from engine.rope import Rope
 from engine.weights import DTypeName, WeightReader, choose_device, choose_dtype
-
-BeforeLayer = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +91,6 @@ class Replay(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """One decoder layer's weights."""
-
-    attention_norm: RmsNorm
-    qkv: Linear
-    """Queries, keys and values side by side: -> [rows, (heads + 2 * kv_heads) * head_dim]."""
-    qk_norm: RmsNorm | None
-    """Of each head's queries and keys, [rows, heads + kv_heads, head_dim]."""
-    attention_out: Linear
-    mlp_norm: RmsNorm
-    gate_up: Linear
-    """-> [rows, 2 * intermediate_size]."""
-    down: Linear
-
-
 class Transformer:
     """A loaded model. Not thread-safe: one thread owns it and its caches.
 
@@ -118,7 +102,7 @@ class Transformer:
         self,
         config: ModelConfig,
         embedding: Tensor,
-        layers: Sequence[_Layer],
+        layers: LayerStore,
         final_norm: RmsNorm,
         lm_head: Linear,
         row_multiple: int,
@@ -127,7 +111,7 @@ class Transformer:
         self.device = embedding.device
         self.dtype = embedding.dtype
         self._embedding = embedding
-        self._layers = tuple(layers)
+        self._layers = layers
         self._final_norm = final_norm
         self._lm_head = lm_head
         self._row_multiple = row_multiple
@@ -160,7 +144,7 @@ class Transformer:
         place = choose_device(device)
         reader = WeightReader(checkpoint, place, choose_dtype(dtype, checkpoint, place), row_multiple)
         embedding = reader.dense("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
-        layers: list[_Layer] = []
+        layers: list[Layer] = []
         for index in range(config.num_layers):
             layers.append(_read_layer(reader, config, f"model.layers.{index}"))
             progress((index + 1) / (config.num_layers + 1))
@@ -170,7 +154,7 @@ class Transformer:
         else:
             lm_head = reader.linear(["lm_head"], config.hidden_size, [config.vocab_size], bias=False)
         progress(1.0)
-        return Transformer(config, embedding, layers, final_norm, lm_head, row_multiple)
+        return Transformer(config, embedding, ResidentLayers(layers), final_norm, lm_head, row_multiple)
 
     def new_cache(self, capacity: int) -> KVCache:
         """An empty cache with room for `capacity` rows, those of the pass at hand included."""
@@ -228,23 +212,23 @@ class Transformer:
         """
         x = functional.embedding(inputs.tokens, self._embedding)
         every = list(range(len(x)))
-        for index, layer in enumerate(self._layers):
-            before_layer(index)
-            attention = inputs.attentions[self.config.windows[index]]
-            queries, keys, values = self._project(layer.attention_norm(x), layer, inputs.cos, inputs.sin)
-            seen = write(index, keys, values)
-            if index == len(self._layers) - 1 and list(wanted) != every:
-                # Beyond its keys and values, the last layer matters only to the rows asked for.
-                if not wanted:
-                    return x.new_empty((0, self.config.vocab_size), dtype=torch.float32)
-                padded = self._indices([*wanted] + [0] * (-len(wanted) % self._row_multiple))
-                x, queries, attention = x[padded], queries[padded], attention.select(wanted)
-            x = x + layer.attention_out(attention(queries, *seen))
-            gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, dim=-1)
-            x = x + layer.down(functional.silu(gate) * up)
+        with closing(self._layers.walk(before_layer)) as layers:
+            for index, layer in enumerate(layers):
+                attention = inputs.attentions[self.config.windows[index]]
+                queries, keys, values = self._project(layer.attention_norm(x), layer, inputs.cos, inputs.sin)
+                seen = write(index, keys, values)
+                if index == len(self._layers) - 1 and list(wanted) != every:
+                    # Beyond its keys and values, the last layer matters only to the rows asked for.
+                    if not wanted:
+                        return x.new_empty((0, self.config.vocab_size), dtype=torch.float32)
+                    padded = self._indices([*wanted] + [0] * (-len(wanted) % self._row_multiple))
+                    x, queries, attention = x[padded], queries[padded], attention.select(wanted)
+                x = x + layer.attention_out(attention(queries, *seen))
+                gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, dim=-1)
+                x = x + layer.down(functional.silu(gate) * up)
         return self._lm_head(self._final_norm(x))[: len(wanted)].float()
 
-    def _project(self, x: Tensor, layer: _Layer, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, x: Tensor, layer: Layer, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [rows, heads, head_dim] and keys, rotated, and values [kv_heads, rows, head_dim]."""
         heads, kv_heads = self.config.num_heads, self.config.num_kv_heads
         qkv = layer.qkv(x).view(len(x), heads + 2 * kv_heads, self.config.head_dim)
@@ -259,11 +243,11 @@ class Transformer:
         return torch.tensor(values, dtype=torch.long, device=self.device)
 
 
-def _read_layer(reader: WeightReader, config: ModelConfig, prefix: str) -> _Layer:
+def _read_layer(reader: WeightReader, config: ModelConfig, prefix: str) -> Layer:
     hidden, inner = config.hidden_size, config.intermediate_size
     queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     attention, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
-    return _Layer(
+    return Layer(
         attention_norm=reader.norm(f"{prefix}.input_layernorm.weight"),
         qkv=reader.linear(
             [f"{attention}.q_proj", f"{attention}.k_proj", f"{attention}.v_proj"],

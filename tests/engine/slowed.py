@@ -19,8 +19,9 @@ from engine.costs import CostTable
 from engine.decode import Decoder
 from engine.generation import EngineBackend
 from engine.kv_cache import KVCache
+from engine.layers import BeforeLayer
 from engine.loaded import LoadedEngine, speed_of
-from engine.model import BeforeLayer, Block, Transformer
+from engine.model import Block, Transformer
 from engine.speculation import TimedModel, no_workspaces, tree_policy
 from tests.engine.fakes import RunningEngine, running_engine
 

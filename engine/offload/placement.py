@@ -1,0 +1,34 @@
+"""Which layers of a model stay on the device, and which stream. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.int4.form import DTypeName, Form
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the layers of one model lie. What a memory plan decides, and the loader does."""
+
+    form: Form
+    """Of INT4 weights: the kind of device that multiplies."""
+    dtype: DTypeName
+    """Of everything else."""
+    resident: tuple[int, ...]
+    """Layers that stay in the device's memory, ascending."""
+    streamed: tuple[int, ...]
+    """All other layers, ascending: they come through the slots at every pass."""
+    from_disk: tuple[int, ...] = ()
+    """Those of `streamed` for which host memory has no room either: they are read from disk at every pass."""
+    slots: int = 0
+    """Device buffers that streamed layers share; 0 if none is streamed."""
+    embedding_on_host: bool = False
+
+
+def spread(num_layers: int, resident: int) -> tuple[int, ...]:
+    """`resident` of `num_layers` layers, evenly among the others.
+
+    So the device has work while a layer comes, and no run of resident layers leaves the link idle.
+    """
+    return tuple(sorted({(2 * index + 1) * num_layers // (2 * resident) for index in range(resident)}))
