@@ -19,8 +19,9 @@ from engine.draft.base import TreeLimits
 from engine.draft.lookup import PromptDrafter
 from engine.draft.model import ModelDrafter
 from engine.kv_cache import KVCache
+from engine.layers import BeforeLayer
 from engine.loaded import LoadedEngine
-from engine.model import BeforeLayer, Block, Transformer
+from engine.model import Block, Transformer
 from engine.policy import DynamicPolicy, PlainPolicy, TreePolicy
 from engine.protocol import StopSpec
 from engine.sampling import SamplingParams

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.kv_cache import KVCache
-from engine.model import BeforeLayer, Block, Transformer
+from engine.layers import BeforeLayer
+from engine.model import Block, Transformer
 
 PREFILL_ROWS = 2048
 """Prompt rows a pass may have: the mask and the activations of one pass have to fit in memory."""

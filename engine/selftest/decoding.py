@@ -21,8 +21,9 @@ from engine.config import EngineConfig
 from engine.costs import CostTable
 from engine.decode import Decoder
 from engine.kv_cache import KVCache
+from engine.layers import BeforeLayer
 from engine.loaded import LoadedEngine
-from engine.model import BeforeLayer, Block, Transformer
+from engine.model import Block, Transformer
 from engine.prompt import BuiltPrompt
 from engine.protocol import Segment, StopSpec
 from engine.sampling import SamplingParams

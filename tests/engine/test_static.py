@@ -8,7 +8,8 @@ import pytest
 from engine.draft.base import Opening, Outlook
 from engine.draft.model import ModelDrafter
 from engine.kv_cache import KVCache
-from engine.model import BeforeLayer, Block, Transformer
+from engine.layers import BeforeLayer
+from engine.model import Block, Transformer
 from engine.policy import GrowMap, StaticPolicy
 from engine.policy.base import Position
 from engine.tree import TokenTree
