@@ -14,11 +14,9 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from engine.checkpoint import Checkpoint
 from engine.errors import CheckpointError
-from engine.linear import DenseLinear, Linear
 from engine.model_config import AwqConfig
 
 NIBBLES = (0, 4, 1, 5, 2, 6, 3, 7)
@@ -68,7 +66,7 @@ class AwqWeight:
         """The weight of the linear layer called `module`.
 
         Raises CheckpointError, naming file and tensor, if a tensor is missing, of another shape or
-        dtype, or holds a scale that is not finite.
+        dtype, or holds a scale that is not finite, in float16 either.
         """
         group_size = in_features if config.group_size == -1 else config.group_size
         if in_features % group_size or out_features % _PER_WORD:
@@ -80,26 +78,37 @@ class AwqWeight:
         return AwqWeight(
             _words(checkpoint, f"{module}.qweight", (in_features, words)),
             _words(checkpoint, f"{module}.qzeros", (groups, words)),
-            checkpoint.floats(f"{module}.scales", (groups, out_features)),
+            _scales(checkpoint, f"{module}.scales", (groups, out_features)),
         )
 
     @staticmethod
     def side_by_side(weights: Sequence[AwqWeight]) -> AwqWeight:
         """One weight with all output features of several that share their input."""
+        if len(weights) == 1:
+            return weights[0]
         return AwqWeight(
             torch.cat([weight.qweight for weight in weights], dim=1),
             torch.cat([weight.qzeros for weight in weights], dim=1),
             torch.cat([weight.scales for weight in weights], dim=1),
         )
 
-    def to(self, device: torch.device) -> AwqWeight:
-        return AwqWeight(self.qweight.to(device), self.qzeros.to(device), self.scales.to(device))
-
     def dequantised(self, dtype: torch.dtype) -> Tensor:
         """The plain weight [out_features, in_features]."""
         grouped = unpack(self.qweight).to(dtype).view(-1, self.group_size, self.out_features)
         centred = grouped - unpack(self.qzeros).to(dtype).unsqueeze(1)
         return (centred * self.scales.to(dtype).unsqueeze(1)).flatten(0, 1).t()
+
+
+def plain_weight(checkpoint: Checkpoint, module: str, in_features: int, out_features: int) -> Tensor:
+    """The weight [out_features, in_features] of linear layer `module`, quantised or not.
+
+    One that is comes in the dtype of its scales, as if it were stored dequantised. Raises CheckpointError.
+    """
+    config = checkpoint.config.quantization
+    if config is None or not config.converts(module):
+        return checkpoint.floats(f"{module}.weight", (out_features, in_features))
+    weight = AwqWeight.read(checkpoint, config, module, in_features, out_features)
+    return weight.dequantised(weight.scales.dtype)
 
 
 def _words(checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Tensor:
@@ -111,54 +120,11 @@ def _words(checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Tensor:
     return words
 
 
-class DequantisingLinear:
-    """Keeps the weight packed and unpacks it for every product: right on any device, fast on none."""
-
-    def __init__(self, weight: AwqWeight, bias: Tensor | None) -> None:
-        self.in_features = weight.in_features
-        self.out_features = weight.out_features
-        self._weight = weight
-        self._bias = bias
-
-    def __call__(self, x: Tensor, /) -> Tensor:
-        return functional.linear(x, self._weight.dequantised(x.dtype), self._bias)
-
-
-class Int4CpuLinear:
-    """Torch's INT4 kernel for CPUs, on a copy packed for the instruction set of this machine.
-
-    It computes (q - 8) * scale + zero, so `zero` is (8 - z) * scale. Only in bfloat16 is it fast; a row's
-    result does not depend on how many rows there are.
-    """
-
-    def __init__(self, weight: AwqWeight, bias: Tensor | None) -> None:
-        self.in_features = weight.in_features
-        self.out_features = weight.out_features
-        self._group_size = weight.group_size
-        codes = unpack(weight.qweight).t().contiguous().to(torch.int32)
-        self._packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)  # noqa: SLF001
-        scales = weight.scales.float()
-        zeros = (8 - unpack(weight.qzeros).float()) * scales
-        self._scales_and_zeros = torch.stack((scales, zeros), dim=-1).to(torch.bfloat16)
-        self._bias = bias
-
-    @staticmethod
-    def supports(weight: AwqWeight) -> bool:
-        """Whether the kernel takes a weight of this shape."""
-        return weight.group_size in (32, 64, 128, 256) and weight.out_features % 16 == 0
-
-    def __call__(self, x: Tensor, /) -> Tensor:
-        rows = x.to(torch.bfloat16).contiguous()
-        product = torch.ops.aten._weight_int4pack_mm_for_cpu(  # noqa: SLF001
-            rows, self._packed, self._group_size, self._scales_and_zeros
-        ).to(x.dtype)
-        return product if self._bias is None else product + self._bias
-
-
-def packed_linear(weight: AwqWeight, bias: Tensor | None, device: torch.device) -> Linear:
-    """`weight` as a layer that keeps it packed, on `device`."""
-    if device.type != "cpu":
-        return DequantisingLinear(weight.to(device), bias)
-    if Int4CpuLinear.supports(weight):
-        return Int4CpuLinear(weight, bias)
-    return DenseLinear(weight.dequantised(torch.bfloat16), bias)
+def _scales(checkpoint: Checkpoint, name: str, shape: tuple[int, int]) -> Tensor:
+    scales = checkpoint.floats(name, shape)
+    if not bool(scales.half().isfinite().all()):
+        raise CheckpointError(
+            f"{checkpoint.file(name)}: tensor {name} holds more than float16 holds, which "
+            "AWQ's kernels read; quantise the model again"
+        )
+    return scales

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import platform
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -20,10 +18,10 @@ from pathlib import Path
 import msgspec
 import torch
 
-from engine import __version__
 from engine.checkpoint import Checkpoint
-from engine.config import cache_folder
+from engine.kept import folder_for, replace_whole, speed_facts
 from engine.model import Block, Transformer
+from engine.model_config import ModelConfig
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +101,7 @@ def measure(model: Transformer, most_rows: int, clock: Callable[[], float] = tim
         return 1000 * (clock() - since)
 
     timed(1)  # What is set up at a first pass is no part of its time.
-    affordable = max(2, int(1000 * BUDGET_S / timed(1)))
+    affordable = max(4, int(1000 * BUDGET_S / timed(1)))
     sizes = [*sizes[: -1 : -(-len(sizes) // affordable)], sizes[-1]]
     samples: dict[int, list[float]] = {size: [] for size in sizes}
     for done in range(ROUNDS):
@@ -118,6 +116,40 @@ def measure(model: Transformer, most_rows: int, clock: Callable[[], float] = tim
 def _nothing(_layer: int) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Everything that a pass's time depends on and that can be told beforehand."""
+
+    config: ModelConfig
+    weights_bytes: int
+    """Of its files."""
+    device: torch.device
+    dtype: torch.dtype
+    split: tuple[int, int, int]
+    """As `engine.layers.LayerStore.split`."""
+    replays: bool
+    most_rows: int
+
+    @staticmethod
+    def of(checkpoint: Checkpoint, model: Transformer, most_rows: int) -> Timed:
+        """Of `model`, loaded from `checkpoint`, in passes of up to so many rows."""
+        return Timed(
+            checkpoint.config,
+            checkpoint.size_bytes,
+            model.device,
+            model.dtype,
+            model.split,
+            model.replay is not None,
+            most_rows,
+        )
+
+    def digest(self) -> str:
+        """Equal on one machine for what takes equal times."""
+        facts = [*speed_facts(self.device), str(self.dtype), self.most_rows, repr(self.config)]
+        facts += [self.weights_bytes, self.replays, self.split]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
+
+
 class CostCache:
     """Tables by model and machine, one small file each; without a folder, none is kept."""
 
@@ -127,53 +159,30 @@ class CostCache:
     @staticmethod
     def of_user() -> CostCache:
         """In the user's cache folder, if that is to be found from anywhere."""
-        folder = cache_folder()
-        return CostCache(folder / "costs" if folder.is_absolute() else None)
+        return CostCache(folder_for("costs"))
 
     def table(self, checkpoint: Checkpoint, model: Transformer, most_rows: int) -> CostTable:
         """The table of `model`, loaded from `checkpoint`: as kept, or measured now and kept."""
-        if self._folder is None:
+        timed = Timed.of(checkpoint, model, most_rows)
+        file = self._file(timed)
+        if file is None:
             return measure(model, most_rows)
-        file = self._folder / f"{_fingerprint(checkpoint, model, most_rows)}.json"
-        try:
-            return msgspec.json.decode(file.read_bytes(), type=CostTable)
-        except (OSError, msgspec.DecodeError):
-            pass  # Not there, or of no use: measured anew.
+        if kept := self.kept(timed):
+            return kept
         table = measure(model, most_rows)
         try:
-            _keep(file, table)
+            replace_whole(file, msgspec.json.encode(table))
         except OSError as error:
             log.info("what passes take is measured at every start: %s", error.strerror)
         return table
 
+    def kept(self, timed: Timed) -> CostTable | None:
+        """The table of `timed`, if there is one that is of use."""
+        file = self._file(timed)
+        try:
+            return file and msgspec.json.decode(file.read_bytes(), type=CostTable)
+        except (OSError, msgspec.DecodeError):
+            return None
 
-def _keep(file: Path, table: CostTable) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # Renamed into place whole, so that another process never reads half of it.
-    part = file.with_suffix(f".{os.getpid()}")
-    try:
-        part.write_bytes(msgspec.json.encode(table))
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _fingerprint(checkpoint: Checkpoint, model: Transformer, most_rows: int) -> str:
-    """Of everything that a pass's time depends on and that can be told beforehand."""
-    device = (
-        torch.cuda.get_device_name(model.device)
-        if model.device.type == "cuda"
-        else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} x{torch.get_num_threads()}"
-    )
-    facts = [__version__, torch.__version__, _processor(), device, str(model.dtype), most_rows]
-    facts += [repr(checkpoint.config), checkpoint.size_bytes, model.replay is not None]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
-
-
-def _processor() -> str:
-    """What the CPU is called, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith("model name")), platform.processor())
+    def _file(self, timed: Timed) -> Path | None:
+        return self._folder and self._folder / f"{timed.digest()}.json"

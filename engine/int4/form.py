@@ -14,6 +14,9 @@ Form = Literal["cpu", "cuda"]
 DTypeName = Literal["uint8", "int32", "fp16", "bf16", "fp32"]
 ITEM_BYTES: dict[DTypeName, int] = {"uint8": 1, "int32": 4, "fp16": 2, "bf16": 2, "fp32": 4}
 
+SCRATCH_BYTES = 128 * 2**20
+"""Of a device's memory, at most, in which weights of one layer are dequantised, block by block."""
+
 _PER_WORD = 8
 _CPU_GROUPS = (32, 64, 128, 256)
 _CPU_OUT_MULTIPLE = 16

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,33 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engine.awq import AwqWeight, DequantisingLinear, Int4CpuLinear, packed_linear, unpack
+from engine.awq import unpack
 from engine.checkpoint import Checkpoint
 from engine.errors import CheckpointError
 from engine.model import Block, Transformer
+from tests.engine.int4.weights import pack, random_weight
 from tests.engine.tiny import chain, write_llama
 
-CPU = torch.device("cpu")
 GROUP = 32
 TOKENS = [1, 5, 9, 20, 33, 90, 7, 7, 64]
-
-
-def pack(values: Tensor) -> Tensor:
-    """Nibbles [rows, columns] -> int32 [rows, columns / 8], by AutoAWQ's order: even features first."""
-    words = torch.zeros(values.shape[0], values.shape[1] // 8, dtype=torch.int64)
-    for nibble, feature in enumerate([0, 2, 4, 6, 1, 3, 5, 7]):
-        words |= values[:, feature::8].long() << (4 * nibble)
-    return words.to(torch.int32)
-
-
-def random_weight(in_features: int, out_features: int, seed: int = 0, group: int = GROUP) -> AwqWeight:
-    rng = torch.Generator().manual_seed(seed)
-    groups = in_features // group
-    return AwqWeight(
-        pack(torch.randint(0, 16, (in_features, out_features), generator=rng)),
-        pack(torch.randint(0, 16, (groups, out_features), generator=rng)),
-        (0.005 + 0.01 * torch.rand(groups, out_features, generator=rng)).half(),
-    )
 
 
 def write_awq(folder: Path, dense_folder: Path, kept: tuple[str, ...] = ()) -> None:
@@ -70,7 +53,8 @@ def write_awq(folder: Path, dense_folder: Path, kept: tuple[str, ...] = ()) -> N
 def logits(folder: Path, dtype: Any = "auto") -> Tensor:
     model = Transformer.load(Checkpoint.open(folder), "cpu", dtype)
     block = Block(TOKENS, chain(TOKENS))
-    return model.forward(block, model.new_cache(16), range(len(TOKENS)), lambda _: None)
+    with closing(model):
+        return model.forward(block, model.new_cache(16), range(len(TOKENS)), lambda _: None)
 
 
 @pytest.fixture
@@ -116,7 +100,7 @@ def test_a_model_that_stays_packed_is_close_to_its_dequantised_twin(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = logits(folder / "dense")
-    monkeypatch.setattr("engine.weights.SMALL_BYTES", 0)
+    monkeypatch.setattr("engine.footprint.SMALL_BYTES", 0)
     packed = logits(folder / "awq")
     assert not torch.equal(packed, expected)
     torch.testing.assert_close(packed, expected, rtol=0.0, atol=0.1)
@@ -126,7 +110,7 @@ def test_asking_for_float32_dequantises_a_model_of_any_size(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = logits(folder / "dense")
-    monkeypatch.setattr("engine.weights.SMALL_BYTES", 0)
+    monkeypatch.setattr("engine.footprint.SMALL_BYTES", 0)
     assert torch.equal(logits(folder / "awq", "fp32"), expected)
 
 
@@ -136,46 +120,6 @@ def test_modules_may_be_left_unquantised_even_among_fused_ones(tmp_path: Path, k
         (tmp_path / name).mkdir()
     write_awq(tmp_path / "awq", tmp_path / "dense", kept=kept)
     assert torch.equal(logits(tmp_path / "awq"), logits(tmp_path / "dense"))
-
-
-@pytest.mark.parametrize("bias", [None, torch.linspace(-1, 1, 48)], ids=["plain", "bias"])
-@pytest.mark.parametrize("rows", [1, 5, 40])
-def test_the_int4_kernel_multiplies_with_the_same_weight(bias: Tensor | None, rows: int) -> None:
-    weight = random_weight(128, 48)
-    layer = packed_linear(weight, None if bias is None else bias.bfloat16(), CPU)
-    assert isinstance(layer, Int4CpuLinear)
-    assert (layer.in_features, layer.out_features) == (128, 48)
-    x = torch.randn(rows, 128, generator=torch.Generator().manual_seed(1)).bfloat16()
-    expected = torch.nn.functional.linear(x.float(), weight.dequantised(torch.float32), bias)
-    result = layer(x)
-    assert result.dtype == torch.bfloat16
-    torch.testing.assert_close(result.float(), expected, rtol=0.02, atol=0.05)
-
-
-def test_a_row_of_the_int4_kernel_does_not_depend_on_the_others() -> None:
-    layer = packed_linear(random_weight(128, 48), None, CPU)
-    x = torch.randn(9, 128, generator=torch.Generator().manual_seed(1)).bfloat16()
-    together = layer(x)
-    assert all(torch.equal(layer(x[row : row + 1])[0], together[row]) for row in range(9))
-
-
-@pytest.mark.parametrize(("in_features", "group", "out_features"), [(64, 16, 32), (64, 32, 24)])
-def test_shapes_the_int4_kernel_lacks_are_multiplied_plainly(
-    in_features: int, group: int, out_features: int
-) -> None:
-    weight = random_weight(in_features, out_features, group=group)
-    layer = packed_linear(weight, None, CPU)
-    x = torch.randn(3, in_features, generator=torch.Generator().manual_seed(1)).bfloat16()
-    expected = x.float() @ weight.dequantised(torch.float32).t()
-    torch.testing.assert_close(layer(x).float(), expected, rtol=0.02, atol=0.05)
-
-
-def test_unpacking_at_every_product_gives_the_same_layer() -> None:
-    weight, bias = random_weight(64, 24), torch.linspace(-1, 1, 24)
-    layer = DequantisingLinear(weight, bias)
-    x = torch.randn(3, 64, generator=torch.Generator().manual_seed(1))
-    expected = torch.nn.functional.linear(x, weight.dequantised(torch.float32), bias)
-    assert torch.equal(layer(x), expected)
 
 
 @pytest.mark.parametrize("tensor", ["qweight", "qzeros", "scales"])

@@ -1,0 +1,42 @@
+"""What multiplies with INT4 weights that lie in a `Form`. Knows nothing of checkpoints or of who chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+Parts = Mapping[str, Tensor]
+"""The tensors of one weight, as `engine.int4.form.parts` names them. Their content may change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Of one weight."""
+
+    in_features: int
+    out_features: int
+    group_size: int
+
+    @property
+    def groups(self) -> int:
+        return self.in_features // self.group_size
+
+
+class Kernel(Protocol):
+    """One way to multiply. Must give the same bits for the same input, however often it is called."""
+
+    @property
+    def name(self) -> str:
+        """Under which the choice of it is kept."""
+        ...
+
+    def takes(self, shape: Shape, rows: int) -> bool:
+        """Whether it can multiply so many rows with a weight of that shape."""
+        ...
+
+    def __call__(self, x: Tensor, parts: Parts, shape: Shape) -> Tensor:
+        """X [rows, in_features] times the weight -> [rows, out_features], in x's dtype."""
+        ...
