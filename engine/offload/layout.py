@@ -1,6 +1,7 @@
-"""Where in one run of bytes the tensors of a decoder layer lie, so that a layer moves as a single copy.
+"""Where in one run of bytes the linear weights of a layer lie, so that it moves as a single copy.
 
-Torch-free but for `LayerLayout.views`: the planner counts bytes with it.
+A layer's norms are not among them: they are so small that they stay where they are used. Torch-free but for
+`LayerLayout.views`: the planner counts bytes with it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.int4.form import ITEM_BYTES, DTypeName, Form, Part, parts, supports
-from engine.model_config import ModelConfig
+from engine.model_config import AwqConfig, ModelConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,7 @@ def fused_linears(config: ModelConfig) -> tuple[FusedLinear, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tensor within a layer's bytes: `name` is a norm's, or a linear's and a part's, ``qkv.codes``."""
+    """One tensor within a layer's bytes: `name` is a linear's and a part's, as in ``qkv.codes``."""
 
     name: str
     dtype: DTypeName
@@ -64,7 +65,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class LayerLayout:
-    """All tensors of one layer. Layers that are quantised alike have equal layouts."""
+    """All linear weights of one layer. Layers that are quantised alike have equal layouts."""
 
     entries: tuple[Entry, ...]
     size_bytes: int
@@ -104,24 +105,23 @@ def is_packed(config: ModelConfig, layer: int, linear: FusedLinear, form: Form) 
     awq = config.quantization
     if awq is None:
         return False
-    group = linear.in_features if awq.group_size == -1 else awq.group_size
     names = [f"model.layers.{layer}.{module}" for module in linear.modules]
     return all(awq.converts(name) for name in names) and supports(
-        form, linear.in_features, sum(linear.out_features), group
+        form, linear.in_features, sum(linear.out_features), group_size(awq, linear)
     )
 
 
+def group_size(awq: AwqConfig, linear: FusedLinear) -> int:
+    """How many of the input features of `linear` share a scale."""
+    return linear.in_features if awq.group_size == -1 else awq.group_size
+
+
 def _layer_parts(config: ModelConfig, layer: int, form: Form, dtype: DTypeName) -> Iterator[Part]:
-    for norm in ("attention_norm", "mlp_norm"):
-        yield Part(norm, dtype, (config.hidden_size,))
-    if config.qk_norm:
-        yield Part("qk_norm", dtype, (config.num_heads + config.num_kv_heads, config.head_dim))
     awq = config.quantization
     for linear in fused_linears(config):
         total = sum(linear.out_features)
         if awq is not None and is_packed(config, layer, linear, form):
-            group = linear.in_features if awq.group_size == -1 else awq.group_size
-            for part in parts(form, linear.in_features, total, group):
+            for part in parts(form, linear.in_features, total, group_size(awq, linear)):
                 yield Part(f"{linear.name}.{part.name}", part.dtype, part.shape)
         else:
             yield Part(f"{linear.name}.weight", dtype, (total, linear.in_features))
