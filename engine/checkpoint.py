@@ -3,56 +3,61 @@
 `Checkpoint.open` looks at everything that can be wrong before a single weight is read, so that a model
 which cannot be loaded says so at once and by name. Never pickle, never code from a checkpoint, never
 the network. What the tensors mean is `model.py`'s business. Torch is loaded with the first weight file.
+
+Tensors are read, not mapped: the pages of a mapped file count as memory of the process for as long as it is
+open, so that a model of 40 GB would take 80 while it loads.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from safetensors import SafetensorError, safe_open
 
 from engine.errors import CheckpointError
-from engine.model_config import ModelConfig, read_json, read_model_config
+from engine.hub import HubModel, fetch, find_cached
+from engine.model_config import ModelConfig, read_model_config
+from engine.weight_files import INDEX, read_header, weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-MAX_HEADER_BYTES = 100_000_000
-"""As safetensors itself allows."""
+    from engine.backend import Progress
+
 BUNDLED = "bundled:"
 """Prefix of the names of the models that ship with the package."""
 
 
-def find(name: str) -> Path:
+def find(name: str, revision: str | None = None, download: Progress | None = None) -> Path:
     """The folder of a model: ``bundled:NAME``, a local folder, or a hub id that is in the local hub cache.
 
-    Nothing is downloaded. Raises CheckpointError if there is no such folder.
+    `revision` is a hub id's commit, tag or branch. The network is used only for a hub id that is not whole in
+    the cache, and only where there is a `download` to tell how far it has come. Raises CheckpointError if the
+    folder is not there or not whole.
     """
+    folder = find_local(name)
+    if folder is not None:
+        return folder
+    model = HubModel(name, revision)
+    try:
+        return find_cached(model)
+    except CheckpointError:
+        if download is None:
+            raise
+        return fetch(model, download)
+
+
+def find_local(name: str) -> Path | None:
+    """The folder of a model that is no hub id; None if it must be one. Raises CheckpointError."""
     if name.startswith(BUNDLED):
         folder = Path(__file__).parent / "bundled" / name.removeprefix(BUNDLED)
         if not folder.is_dir():
             raise CheckpointError(f"no bundled model {name!r}: expected {folder}; reinstall umbrella-lsp")
         return folder
     folder = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises for an unknown user
-    return folder if name and folder.is_dir() else _find_cached(name)
-
-
-def _find_cached(name: str) -> Path:
-    from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (HFValidationError, LocalEntryNotFoundError) as error:
-        raise CheckpointError(
-            f"no model {name!r}: it is no folder, and the local Hugging Face cache does not hold it; "
-            f"give a folder, or fetch it first with: hf download {name}"
-        ) from error
+    return folder if name and folder.is_dir() else None
 
 
 class Checkpoint:
@@ -96,7 +101,7 @@ class Checkpoint:
         return self._files.get(name, self.folder)
 
     def tensor(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
-        """Tensor `name`, on the CPU as stored; it may share memory with the file, so it is read only.
+        """Tensor `name`, on the CPU as stored, in memory of its own.
 
         Raises CheckpointError, naming file and tensor, if it is missing or not of `shape`.
         """
@@ -130,7 +135,7 @@ class Checkpoint:
 def _open_shard(path: Path) -> Any:
     """A reader of `path`. Opening compares its header with its size, so a truncated file fails here."""
     try:
-        return safe_open(path, framework="pt", device="cpu")
+        return safe_open(path, framework="pt", device="cpu", backend="pread")
     except (OSError, SafetensorError) as error:
         lost = _first_lost_tensor(path)
         where = f" from tensor {lost} on" if lost else ""
@@ -147,49 +152,3 @@ def _first_lost_tensor(path: Path) -> str:
     ends = {name: cast("list[int]", entry["data_offsets"])[1] for name, entry in header.items()}
     lost = [name for name, end in ends.items() if begin + end > size]
     return min(lost, key=ends.__getitem__, default="")
-
-
-def read_header(path: Path) -> tuple[int, dict[str, dict[str, object]]]:
-    """Where in a weight file its tensors begin, and what its header says of each.
-
-    Raises OSError, or ValueError if it is damaged.
-    """
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > MAX_HEADER_BYTES:
-            raise ValueError
-        header = cast("dict[str, dict[str, object]]", json.loads(file.read(length)))
-    return 8 + length, {name: entry for name, entry in header.items() if name != "__metadata__"}
-
-
-def weight_files(folder: Path) -> dict[Path, set[str]]:
-    """The weight files of a checkpoint, all of which exist, and the tensors that its index expects in each.
-
-    Raises CheckpointError if there are none or one is missing.
-    """
-    single, index = folder / SINGLE, folder / INDEX
-    if single.is_file():
-        return {single: set()}
-    if not index.is_file():
-        raise CheckpointError(f"{folder} holds neither {SINGLE} nor {INDEX}; only safetensors are read")
-    return _read_index(index)
-
-
-@dataclass(frozen=True, slots=True)
-class _IndexFile:
-    """`model.safetensors.index.json`."""
-
-    weight_map: dict[str, str]
-
-
-def _read_index(index: Path) -> dict[Path, set[str]]:
-    """Tensor names by the shard that holds them; every shard exists."""
-    shards: dict[Path, set[str]] = {}
-    for name, shard in read_json(index, _IndexFile).weight_map.items():
-        if Path(shard).name != shard:
-            raise CheckpointError(f"{index}: tensor {name} is said to be in {shard!r}, which is no file name")
-        shards.setdefault(index.parent / shard, set()).add(name)
-    missing = sorted(path.name for path in shards if not path.is_file())
-    if missing:
-        raise CheckpointError(f"{index.parent} lacks {', '.join(missing)}, which {index.name} names")
-    return shards

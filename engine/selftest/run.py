@@ -13,9 +13,11 @@ from engine.checkpoint import Checkpoint, find
 from engine.config import EngineConfig
 from engine.costs import CostTable
 from engine.decode import Decoder
-from engine.errors import UmbrellaError
-from engine.footprint import free_bytes, gib, needed_bytes
+from engine.errors import ConfigError, UmbrellaError
+from engine.footprint import gib
 from engine.loaded import LoadedEngine
+from engine.offload.machine import Machine
+from engine.offload.plan import plan
 from engine.protocol import Health
 from engine.selftest.decoding import (
     Decoding,
@@ -33,7 +35,6 @@ from engine.selftest.probabilities import check_probabilities
 from engine.selftest.verdict import Check, Figures, Verdict
 from engine.selftest.vocabulary import Named, check_vocabulary
 from engine.speculation import TimedModel, most_rows, read_grow_map
-from engine.weights import choose_device
 
 Say = Callable[[str], None]
 MEMORY = "device and memory"
@@ -86,7 +87,7 @@ class _Examination:
         if self._has_failed():
             return
         try:
-            self.checks.append(check_memory(self._config, running, gpu_free_bytes(self._config)))
+            self.checks.append(check_memory(self._config, running, Machine.here(self._config)))
         except UmbrellaError as error:
             self.checks.append(Check(MEMORY, False, str(error)))
         if self._has_failed():
@@ -102,12 +103,16 @@ class _Examination:
     def _open(self) -> tuple[Named, Named | None] | None:
         """The checkpoints, their configuration read and their files there and whole."""
         found: list[Named] = []
-        for role, name in (("target", self._config.model), ("draft", self._config.model_drafted_with)):
+        config = self._config
+        for role, name, revision in (
+            ("target", config.model, config.revision),
+            ("draft", config.model_drafted_with, config.draft_revision),
+        ):
             if name is None:
                 continue
             self._say(f"opening the {role} {name}")
             try:
-                checkpoint = Checkpoint.open(find(name))
+                checkpoint = Checkpoint.open(find(name, revision))
             except UmbrellaError as error:
                 self.checks.append(Check(f"files of the {role}", False, str(error)))
                 continue
@@ -127,7 +132,8 @@ class _Examination:
         name = "shapes and numbers"
         began = time.perf_counter()
         try:
-            engine = LoadedEngine.load(self._config, self._progress("loading"))
+            loading = self._progress("loading")
+            engine = LoadedEngine.load(self._config, lambda share, _what: loading(share))
             rows = most_rows(self._config, read_grow_map(self._config, engine.decoder.max_length))
         except UmbrellaError as error:
             self.checks.append(Check(name, False, str(error)))
@@ -216,33 +222,30 @@ def figures(loaded: _Loaded, plain: list[Run], speculative: list[Run]) -> Figure
     )
 
 
-def gpu_free_bytes(config: EngineConfig) -> int | None:
-    """Free memory of the GPU that `config` uses; None if it uses none. Raises ConfigError."""
-    device = choose_device(config.device)
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-
-
-def check_memory(config: EngineConfig, running: Health | None, gpu_free: int | None) -> Check:
+def check_memory(config: EngineConfig, running: Health | None, machine: Machine) -> Check:
     """Whether the models fit, beside an engine that may be `running` already. Raises CheckpointError.
 
-    Only what is sure not to fit beside a running engine fails: it is that one that would be harmed.
+    Layers that stream from memory that is there fit. Beside a running engine, none may have to come from
+    disk: it is that engine that would be harmed.
     """
-    where = "the machine" if gpu_free is None else "the GPU"
-    needed = needed_bytes(config, on_gpu=gpu_free is not None)
-    free = free_bytes() if gpu_free is None else gpu_free
-    if free is None:
-        return Check(MEMORY, None, f"the models need about {gib(needed)}; how much is free is not known here")
-    found = f"the models need about {gib(needed)}, {where} has {gib(free)} free"
-    if needed <= free:
-        beside = f", beside the engine that runs (process {running.pid})" if running else ""
-        return Check(MEMORY, True, found + beside)
-    if running is None:
-        return Check(MEMORY, None, f"{found}: that may not be enough")
-    return Check(
-        MEMORY,
-        False,
-        f"{found}, and an engine (process {running.pid}) runs: run `umbrella-engine stop` and try again",
-    )
+    stop = running and f"an engine (process {running.pid}) runs: run `umbrella-engine stop` and try again"
+    try:
+        made = plan(config, machine)
+    except ConfigError as error:
+        return Check(MEMORY, False, f"{error} Besides, {stop}" if stop else str(error))
+    where = "the machine" if made.form == "cpu" else "the GPU"
+    found = f"the models take about {gib(made.bytes_at('device'))} of {where}"
+    if made.device_budget is None:
+        return Check(MEMORY, None, f"{found}; how much is free is not known here")
+    found += f", which has {gib(made.device_budget)} for them"
+    if made.target.streamed:
+        found += f"; {len(made.target.streamed)} of {len(made.layer_bytes)} layers stream"
+    if made.target.from_disk:
+        found += f", {gib(made.disk_pass_bytes)} of them from disk"
+        if running:
+            return Check(MEMORY, False, f"{found}, and {stop}")
+    beside = f", beside the engine that runs (process {running.pid})" if running else ""
+    return Check(MEMORY, True, found + beside)
 
 
 def _peak_bytes() -> int | None:

@@ -135,7 +135,7 @@ def train_draft(job: DraftJob, split: Split, out: Path, say: Say) -> Trained:
     config = EngineConfig(
         model=job.target, draft_model=None, template=target.template.name, max_length=lesson_length
     )
-    engine = LoadedEngine.load(config, lambda _: None)
+    engine = LoadedEngine.load(config)
     if not finished.exists():
         course.learn_from_target(model, engine)
         with disk_full_is_an_error_of_ours(out):

@@ -23,8 +23,8 @@ def single(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sharded(tmp_path: Path) -> Path:
-    write_llama(tmp_path, shard_size="80KB")
-    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+    write_llama(tmp_path, shard_size="50KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) == 9
     return tmp_path
 
 
@@ -124,8 +124,28 @@ def test_an_index_without_a_map_is_refused(sharded: Path) -> None:
 
 def test_weights_that_are_no_safetensors_are_never_read(single: Path) -> None:
     (single / "model.safetensors").rename(single / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="only safetensors are read"):
+    with pytest.raises(CheckpointError, match=r"only as pickle \(pytorch_model\.bin\).*save_pretrained"):
         Checkpoint.open(single)
+    (single / "pytorch_model.bin").unlink()
+    with pytest.raises(CheckpointError, match=r"holds neither .* nor .*; only safetensors"):
+        Checkpoint.open(single)
+
+
+def test_a_checkpoint_that_is_read_stays_out_of_memory(sharded: Path) -> None:
+    opened = Checkpoint.open(sharded)
+    norm = opened.tensor("model.norm.weight")
+    assert ".safetensors" not in Path("/proc/self/maps").read_text()
+    norm.zero_()
+    assert opened.tensor("model.norm.weight").count_nonzero() == 64
+
+
+def test_a_shard_that_is_cut_short_while_it_is_in_use_is_named(sharded: Path) -> None:
+    opened = Checkpoint.open(sharded)
+    path = opened.file("model.norm.weight")
+    with path.open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(CheckpointError, match=rf"{path.name}: tensor model\.norm\.weight cannot be read"):
+        opened.tensor("model.norm.weight")
 
 
 def test_a_folder_is_found_by_its_path(tmp_path: Path) -> None:
@@ -138,21 +158,6 @@ def test_a_bundled_model_lies_in_the_package(tmp_path: Path, monkeypatch: pytest
     assert find("bundled:draft") == tmp_path / "bundled" / "draft"
     with pytest.raises(CheckpointError, match=r"no bundled model 'bundled:other'.*reinstall"):
         find("bundled:other")
-
-
-def test_a_hub_id_is_looked_up_in_the_local_cache_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    repository = tmp_path / "models--someone--model"
-    snapshot = repository / "snapshots" / "0123abc"
-    snapshot.mkdir(parents=True)
-    (snapshot / "config.json").write_text("{}")
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0123abc")
-    assert find("someone/model") == snapshot
-    with pytest.raises(CheckpointError, match=r"no model 'someone/other'.*hf download someone/other"):
-        find("someone/other")
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "~nobody-here/model", "a b", ""])

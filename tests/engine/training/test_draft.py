@@ -103,7 +103,7 @@ def test_a_draft_that_learnt_from_its_target_raises_tokens_per_pass(pair: Pair):
 @pytest.mark.slow
 def test_the_pair_loads_and_completes(pair: Pair):
     config = EngineConfig(model=str(pair.target), draft_model=str(pair.trained.folder))
-    engine = LoadedEngine.load(config, lambda _: None)
+    engine = LoadedEngine.load(config)
     code = "class Sum:\n    def get_amount(self):\n        "
     prompt = engine.prompts.code([Segment("prefix", code)], "bank/sum.py", "python", 8)
     stream = engine.text_stream(prompt.tokens, StopSpec(max_lines=1), prompt.owed)
