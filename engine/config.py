@@ -1,13 +1,15 @@
 """The engine's configuration: one frozen object, read from one TOML or JSON file. Torch-free.
 
-Key names are UMbreLLa's where it has one. Nothing is inherited or merged: a file states what differs
-from the defaults, and an unknown key is an error, because a misspelt one would silently do nothing.
+Key names are UMbreLLa's where it has one (`engine.umbrella_keys` has what differs). Nothing is inherited or
+merged: a file states what differs from the defaults, and an unknown key is an error, because a misspelt one
+would silently do nothing. What follows from the machine is None here and ``"auto"`` in a file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tomllib
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +19,18 @@ from typing import Literal, cast
 from engine.errors import ConfigError
 from engine.schema import SchemaError, read, require_between
 from engine.templates import TEMPLATES
+from engine.umbrella_keys import MOST_NODES, translated
+
+_log = logging.getLogger(__name__)
+
+FOLLOWS_FROM_THE_MACHINE = (
+    *("max_length", "threads", "slots"),
+    *("offload", "num_cache_layers", "max_vram", "max_ram"),
+)
+"""Keys that may be ``"auto"`` in a file, which is None here and the same as leaving them out."""
+
+USUAL_SLOTS = 3
+"""Three let a chat and a prefetch be interrupted unharmed."""
 
 BUNDLED_LANGUAGES = {"bundled:target": ("python",), "bundled:draft": ("python",)}
 """Of the models that ship with the package, the languages they were trained on, by editors' ids."""
@@ -30,6 +44,11 @@ class EngineConfig:
     """A bundled model, a folder, or a hub id that is in the local Hugging Face cache."""
     draft_model: str | None = "bundled:draft"
     """As `model`. None drafts from the text alone. TOML has no null: write an empty string."""
+    revision: str | None = None
+    """Of `model`, if it is a hub id: a commit, tag or branch. None: the hub's main branch."""
+    draft_revision: str | None = None
+    download: bool = False
+    """Whether the engine may fetch a hub id that is not in the local cache."""
     template: str = "llama3-code"
     engine: Literal["dynamic", "static", "ar"] = "dynamic"
     """How trees are made: as it pays, or always as in `growmap_path`. ``ar`` decodes one token a pass."""
@@ -53,13 +72,24 @@ class EngineConfig:
     tree_size: int = 64
     """Nodes a target pass verifies at most, the root included."""
     device: str = "auto"
+    offload: bool | None = None
+    """Whether layers of the target are kept off the device and streamed to it at every pass. None: those that
+    do not fit. True: at least one. False: none; what does not fit is an error."""
+    num_cache_layers: int | None = None
+    """Layers of an offloaded target that stay on the device nevertheless. None: as many as fit."""
+    max_vram: float | None = None
+    """GiB of device memory that the engine may use. None: what is free, less a reserve for the desktop."""
+    max_ram: float | None = None
+    """GiB of host memory that weights may take. None: what is available, less a reserve."""
     cuda_graph: bool = True
     """On a CUDA device: replay small passes as one. A cancel then takes effect after the pass at hand."""
     threads: int | None = None
     """CPU threads. None: what torch thinks best."""
-    slots: int = 3
-    """Prompts whose keys and values stay cached. Three let a chat and a prefetch be interrupted unharmed. The
-    draft tier has slots of its own."""
+    slots: int | None = None
+    """Prompts whose keys and values stay cached. None: `USUAL_SLOTS`, or fewer where device memory is short.
+    The draft tier has slots of its own."""
+    unload_s: float = 600.0
+    """Seconds without a request after which the models are given back, while the process stays. 0: never."""
     idle_s: float = 900.0
     """Seconds without a request after which the engine ends. 0: never."""
     max_queue: int = 64
@@ -81,9 +111,13 @@ class EngineConfig:
         require_between("width", self.width, 1, 1024)
         require_between("num_beams", self.num_beams, 1, 256)
         require_between("depth", self.depth, 1, 64)
-        require_between("tree_size", self.tree_size, 1, 1024)
+        require_between("tree_size", self.tree_size, 1, MOST_NODES)
         require_between("threads", self.threads, 1, 1024)
+        require_between("num_cache_layers", self.num_cache_layers, 0, 10_000)
+        require_between("max_vram", self.max_vram, 0.01, 1 << 20)
+        require_between("max_ram", self.max_ram, 0.01, 1 << 20)
         require_between("slots", self.slots, 1, 64)
+        require_between("unload_s", self.unload_s, 0, 10**9)
         require_between("idle_s", self.idle_s, 0, 10**9)
         require_between("max_queue", self.max_queue, 1, 10_000)
 
@@ -124,23 +158,48 @@ def default_path() -> Path | None:
 
 
 def load(path: Path | None = None) -> EngineConfig:
+    """As `load_with_warnings`; the warnings go to the log."""
+    config, warnings = load_with_warnings(path)
+    for warning in warnings:
+        _log.warning("%s", warning)
+    return config
+
+
+def load_with_warnings(path: Path | None = None) -> tuple[EngineConfig, tuple[str, ...]]:
     """Read `path`, or the default file, or the defaults. Raises ConfigError naming file and key.
 
     A checkpoint written as ``./``, ``../`` or ``~/`` is relative to the file's folder or the home.
+    Returns also a warning for each key that has no effect, which names file and key.
     """
     path = path or default_path()
     if path is None:
-        return EngineConfig()
+        return EngineConfig(), ()
+    data, warnings = translated(_parse(path))
+    stated = {key: value for key, value in data.items() if not _is_auto(key, value)}
     try:
-        config = read(EngineConfig, _parse(path), forbid_unknown=True)
+        config = read(EngineConfig, stated, forbid_unknown=True)
     except SchemaError as error:
-        raise ConfigError(f"{path}: {error}.") from error
-    return replace(
+        raise ConfigError(f"{path}: {_with_auto(error)}.") from error
+    located = replace(
         config,
         model=_located(config.model, path.parent),
         draft_model=_located(config.draft_model, path.parent) if config.draft_model else None,
+        revision=config.revision or None,
+        draft_revision=config.draft_revision or None,
         growmap_path=str(path.parent / _expanded(config.growmap_path)) if config.growmap_path else None,
     )
+    return located, tuple(f"{path}: {warning}" for warning in warnings)
+
+
+def _is_auto(key: str, value: object) -> bool:
+    return value == "auto" and key in FOLLOWS_FROM_THE_MACHINE
+
+
+def _with_auto(error: SchemaError) -> str:
+    """What is wrong, with ``"auto"`` among what is allowed where it is."""
+    if error.field not in FOLLOWS_FROM_THE_MACHINE:
+        return str(error)
+    return f'{str(error).replace(" | null", "")}; "auto" lets it follow from the machine'
 
 
 def _shown(model: str) -> str:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
-from engine.config import EngineConfig, default_path, load
+from engine.config import FOLLOWS_FROM_THE_MACHINE, EngineConfig, default_path, load
 from engine.errors import ConfigError
 
 
@@ -28,11 +29,36 @@ def test_toml_and_json_of_the_same_content_are_the_same_configuration(tmp_path: 
     assert toml.digest() == json.digest() != EngineConfig().digest()
 
 
+def test_auto_is_what_leaving_out_is_for_every_value_that_follows_from_the_machine(tmp_path: Path) -> None:
+    left_to_us = {field.name for field in fields(EngineConfig) if field.default in (None, "auto")}
+    named = {"growmap_path", "revision", "draft_revision"}
+    assert left_to_us == {*FOLLOWS_FROM_THE_MACHINE, *named, "dtype", "device"}
+
+    stated = load(written(tmp_path, "\n".join(f'{key} = "auto"' for key in left_to_us - named)))
+
+    assert stated == EngineConfig()
+    assert stated.digest() == EngineConfig().digest()
+
+
+def test_what_is_said_of_offloading_and_of_the_hub_is_read(tmp_path: Path) -> None:
+    text = "offload = true\nnum_cache_layers = 8\nmax_vram = 10\nmax_ram = 30.5\nrevision = 'v1'\n"
+    config = load(written(tmp_path, text + "draft_revision = ''\ndownload = true\nunload_s = 0\n"))
+    said = EngineConfig(offload=True, num_cache_layers=8, max_vram=10, max_ram=30.5, unload_s=0)
+    assert config == replace(said, revision="v1", download=True)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("tempreature = 1", "tempreature is not a known key. Did you mean temperature?"),
         ('width = "4"', "width must be int, not str"),
+        ('threads = "all"', 'threads must be int, not str; "auto" lets it follow from the machine'),
+        ('offload = "yes"', 'offload must be bool, not str; "auto" lets it'),
+        ('width = "auto"', "width must be int, not str."),
+        ("max_vram = 0", "max_vram must be between 0.01 and 1048576"),
+        ("max_ram = -1", "max_ram must be between"),
+        ("num_cache_layers = -1", "num_cache_layers must be between 0 and 10000"),
+        ("unload_s = -1", "unload_s must be between"),
         ("slots = true", "slots must be int, not bool"),
         ("slots = 0", "slots must be between 1 and 64"),
         ("temperature = nan", "temperature must be between 0 and 100"),
