@@ -1,57 +1,142 @@
-"""How much memory a configuration needs, and how much there is. Torch-free: only headers are read.
+"""What a checkpoint takes in memory, counted from its headers, and how much memory there is. Torch-free.
 
-An estimate from below: what a pass works with comes on top, and what the system can take back from files is
-counted as free.
+Counts bytes by role: embedding, output head, layers, keys and values, what a pass works with. Where they go
+is `engine.offload.plan`'s business. An estimate from below where torch keeps a second form of a small weight.
 """
 
 from __future__ import annotations
 
-import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from engine.checkpoint import find, read_header, weight_files
+from engine.checkpoint import find
 from engine.config import EngineConfig
 from engine.errors import CheckpointError
+from engine.int4.form import ITEM_BYTES, DTypeName, Form
 from engine.model_config import ModelConfig, read_model_config
+from engine.offload.layout import LayerLayout, fused_linears
+from engine.weight_files import read_header, weight_files
 
 GIB = 1 << 30
-_FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+SMALL_BYTES = 256 * 2**20
+"""Up to this size in float32 a model on a CPU has memory to spare. An INT4 one is dequantised when it is
+loaded: so small, plain products are faster than INT4 ones, and exact. A float32 one may hold its weights
+twice, for one row and for several."""
+PREFILL_ROWS = 1024
+"""Prompt rows a pass may have: the mask and the activations of one pass have to fit in memory. From so many
+rows on even a pass whose layers stream is bound by arithmetic, so that more would save no time.
+"""
+_HALVES: dict[str, DTypeName] = {"F16": "fp16", "BF16": "bf16"}
+
+
+def linear_bytes(config: ModelConfig) -> int:
+    """Size in float32 of the layers' linear weights."""
+    return 4 * config.num_layers * layer_weights(config)
+
+
+def layer_weights(config: ModelConfig) -> int:
+    """Numbers that a token is multiplied with in one layer."""
+    return sum(linear.in_features * sum(linear.out_features) for linear in fused_linears(config))
+
+
+def is_small(config: ModelConfig) -> bool:
+    """Whether a model's linear weights take at most SMALL_BYTES in float32."""
+    return linear_bytes(config) <= SMALL_BYTES
+
+
+def stays_packed(config: ModelConfig, form: Form, dtype: str) -> bool:
+    """Whether INT4 weights are multiplied as they are stored, in a model that computes in `dtype`."""
+    return config.quantization is not None and (form == "cuda" or (dtype == "bf16" and not is_small(config)))
+
+
+def computing_dtype(name: str, config: ModelConfig, form: Form, stored: str) -> DTypeName:
+    """The dtype to compute in, where the configuration says `name` and the final norm is `stored`, as F16.
+
+    "auto" is float32 on a CPU, but for large INT4 models, whose kernel wants bfloat16; elsewhere the
+    checkpoint's own half precision, float16 if it has none.
+    """
+    if name != "auto":
+        return cast("DTypeName", name)
+    if form == "cuda":
+        return _HALVES.get(stored, "fp16")
+    return "bf16" if config.quantization is not None and not is_small(config) else "fp32"
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes that one checkpoint takes in memory."""
+    """Bytes that one checkpoint takes once it is loaded for one kind of device."""
 
     folder: Path
     architecture: ModelConfig
-    weights_bytes: int
-    slot_bytes: int
-    """Of keys and values of one full context."""
+    form: Form
+    dtype: DTypeName
+    stays_packed: bool
+    """Whether INT4 weights stay as they are; if not, they are dequantised when they are loaded."""
+    layer_bytes: tuple[int, ...]
+    """Of each layer's linear weights, as one run of bytes."""
+
+    @staticmethod
+    def of(name: str, revision: str | None, dtype: str, form: Form) -> Footprint:
+        """Of the checkpoint `name`, as it is loaded for `form`. Raises CheckpointError if it is not whole."""
+        folder = find(name, revision)
+        shape = read_model_config(folder)
+        stored = _stored_dtypes(folder).get("model.norm.weight", "")
+        computed = computing_dtype(dtype, shape, form, stored)
+        packed = stays_packed(shape, form, computed)
+        loaded = shape if packed else replace(shape, quantization=None)
+        layers = (LayerLayout.of(loaded, index, form, computed) for index in range(shape.num_layers))
+        return Footprint(folder, shape, form, computed, packed, tuple(layer.size_bytes for layer in layers))
+
+    @property
+    def embedding_bytes(self) -> int:
+        shape = self.architecture
+        return shape.vocab_size * shape.hidden_size * ITEM_BYTES[self.dtype]
+
+    @property
+    def head_bytes(self) -> int:
+        """Of the output layer, and of all norms; a tied output layer is the embedding."""
+        shape = self.architecture
+        norms = (2 * shape.num_layers + 1) * shape.hidden_size
+        if shape.qk_norm:
+            norms += shape.num_layers * (shape.num_heads + shape.num_kv_heads) * shape.head_dim
+        return norms * ITEM_BYTES[self.dtype] + (0 if shape.tie_embeddings else self.embedding_bytes)
+
+    @property
+    def weights_bytes(self) -> int:
+        return self.embedding_bytes + self.head_bytes + sum(self.layer_bytes)
+
+    @property
+    def token_bytes(self) -> int:
+        """Of the keys and values of one token, in all layers."""
+        shape = self.architecture
+        return 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * ITEM_BYTES[self.dtype]
+
+    def working_bytes(self, rows: int, logits: int, length: int) -> int:
+        """What a pass of `rows` over `length` tokens works with, which wants the logits of some of them.
+
+        The residual, norm and attention vectors, the MLP's three; keys and values repeated for every head
+        of a group, and a mask; logits in the pass's dtype and in float32; a table of rotations.
+        """
+        shape, item = self.architecture, ITEM_BYTES[self.dtype]
+        seen = rows + length
+        vectors = rows * (6 * shape.hidden_size + 4 * shape.intermediate_size)
+        repeated = 2 * seen * shape.num_heads * shape.head_dim
+        table = 2 * seen * shape.head_dim
+        return item * (vectors + repeated + rows * seen + table) + logits * shape.vocab_size * (item + 4)
 
 
-def footprint(name: str, config: EngineConfig, *, on_gpu: bool) -> Footprint:
-    """Of the checkpoint `name`, as `config` has it loaded. Raises CheckpointError if it is not whole."""
-    folder = find(name)
-    architecture = read_model_config(folder)
-    size = _float_bytes(config, architecture, on_gpu=on_gpu)
-    length = min(config.max_length or architecture.max_position, architecture.max_position)
-    numbers = 2 * architecture.num_layers * architecture.num_kv_heads * architecture.head_dim * length
-    weights = sum(_loaded_bytes(file, size) for file in weight_files(folder))
-    return Footprint(folder, architecture, weights, numbers * size)
+def footprints(config: EngineConfig, form: Form) -> tuple[Footprint, Footprint | None]:
+    """Of the target and the draft model of `config`. Raises CheckpointError if one of them is not whole."""
+    target = Footprint.of(config.model, config.revision, config.dtype, form)
+    drafted = config.model_drafted_with
+    return target, Footprint.of(drafted, config.draft_revision, config.dtype, form) if drafted else None
 
 
 def needed_bytes(config: EngineConfig, *, on_gpu: bool) -> int:
-    """Memory that the models of `config` take. Raises CheckpointError if one of them is not whole.
-
-    On a GPU every slot takes all of its memory at once; elsewhere only as far as it is filled.
-    """
-    names = [name for name in (config.model, config.model_drafted_with) if name]
-    found = [footprint(name, config, on_gpu=on_gpu) for name in names]
-    slots = config.slots * sum(each.slot_bytes for each in found) if on_gpu else 0
-    return sum(each.weights_bytes for each in found) + slots
+    """Memory that the weights of `config`'s models take. Raises CheckpointError if one is not whole."""
+    return sum(each.weights_bytes for each in footprints(config, "cuda" if on_gpu else "cpu") if each)
 
 
 def free_bytes() -> int | None:
@@ -84,24 +169,19 @@ def _meminfo() -> dict[str, int]:
     return {words[0].rstrip(":"): 1024 * int(words[1]) for words in pairs if words[2:] == ["kB"]}
 
 
-def _float_bytes(config: EngineConfig, architecture: ModelConfig, *, on_gpu: bool) -> int:
-    """Bytes of a number as it is computed with; see `engine.weights.choose_dtype`."""
-    if config.dtype != "auto":
-        return 4 if config.dtype == "fp32" else 2
-    return 2 if on_gpu or architecture.quantization is not None else 4
-
-
-def _loaded_bytes(file: Path, float_bytes: int) -> int:
-    """What the tensors of `file` take once floating-point ones are of `float_bytes` each."""
-    try:
-        _, header = read_header(file)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} is damaged or cut short; fetch it again") from error
-    total = 0
-    for entry in header.values():
-        begin, end = cast("list[int]", entry["data_offsets"])
-        if str(entry["dtype"]) in _FLOAT_BYTES:
-            total += float_bytes * math.prod(cast("list[int]", entry["shape"]))
-        else:
-            total += end - begin
-    return total
+def _stored_dtypes(folder: Path) -> dict[str, str]:
+    """What every tensor of a checkpoint is stored as. Raises CheckpointError if a file is not whole."""
+    dtypes: dict[str, str] = {}
+    for file, expected in weight_files(folder).items():
+        try:
+            begin, header = read_header(file)
+            ends = [cast("list[int]", entry["data_offsets"])[1] for entry in header.values()]
+            whole = file.stat().st_size == begin + max(ends, default=0)
+            dtypes.update({name: str(entry["dtype"]) for name, entry in header.items()})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{file} is damaged or cut short; fetch it again") from error
+        if not whole:
+            raise CheckpointError(f"{file} is damaged or cut short; fetch it again")
+        if absent := sorted(expected.difference(header)):
+            raise CheckpointError(f"{file} lacks tensor {absent[0]}, which the index says it holds")
+    return dtypes

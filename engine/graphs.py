@@ -187,8 +187,8 @@ def _nothing(_layer: int) -> None: ...
 
 
 def replay_passes(model: Transformer) -> None:
-    """Have `model` replay its small passes if it is on a CUDA device and they come out as they do without."""
-    if model.device.type == "cuda":
+    """Have `model` replay its small passes if it is wholly on a CUDA device and they come out as ever."""
+    if model.device.type == "cuda" and model.in_place:
         start_replaying(model, CudaRecorder(model.device))
 
 

@@ -6,7 +6,7 @@ list; where they stream from elsewhere (`engine.offload`) the store fetches ahea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,15 @@ from engine.linear import Linear, RmsNorm
 
 BeforeLayer = Callable[[int], None]
 """Called before each layer with its index. May raise, which ends the pass, and may run other passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Norms:
+    """One decoder layer's norms."""
+
+    attention: RmsNorm
+    qk: RmsNorm | None
+    mlp: RmsNorm
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,19 @@ class Layer:
     gate_up: Linear
     """-> [rows, 2 * intermediate_size]."""
     down: Linear
+
+    @staticmethod
+    def of(norms: Norms, linears: Mapping[str, Linear]) -> Layer:
+        """With `linears` by the names that `engine.offload.layout.fused_linears` gives them."""
+        return Layer(
+            attention_norm=norms.attention,
+            qkv=linears["qkv"],
+            qk_norm=norms.qk,
+            attention_out=linears["attention_out"],
+            mlp_norm=norms.mlp,
+            gate_up=linears["gate_up"],
+            down=linears["down"],
+        )
 
 
 class LayerStore(Protocol):
@@ -60,8 +82,17 @@ class LayerStore(Protocol):
     def shrink(self) -> bool:
         """Give back some of the device's memory by having fewer layers stay there. False if there is none.
 
-        Not while a walk is under way.
+        Not while a layer is in use: from within `before_layer`, or between two walks.
         """
+        ...
+
+    @property
+    def split(self) -> tuple[int, int, int]:
+        """How many layers stay on the device, come from host memory at every pass, and come from disk."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back; no walk can begin any more. Harmless when it is done already."""
         ...
 
 
@@ -86,3 +117,10 @@ class ResidentLayers:
 
     def shrink(self) -> bool:
         return False
+
+    @property
+    def split(self) -> tuple[int, int, int]:
+        return len(self._layers), 0, 0
+
+    def close(self) -> None:
+        self._layers = ()

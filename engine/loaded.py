@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 
-from engine.backend import Speed
+from engine.backend import Progress, Speed, untold
 from engine.checkpoint import Checkpoint, find
 from engine.config import EngineConfig
 from engine.decode import PLAIN, Decoder
@@ -15,6 +16,9 @@ from engine.errors import CheckpointError, ConfigError
 from engine.graphs import replay_passes
 from engine.healing import Beginnings, Debt
 from engine.model import Transformer
+from engine.offload.machine import Machine
+from engine.offload.placement import Placement
+from engine.offload.plan import MemoryPlan, plan
 from engine.prompt import PromptBuilder
 from engine.protocol import StopSpec
 from engine.speculation import TimedModel, Workspaces, most_rows, no_workspaces, read_grow_map, tree_policy
@@ -46,11 +50,12 @@ def require_known_ids(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
 
 
 def require_same_vocabulary(target: Tokenizer, draft: Tokenizer, draft_name: str) -> None:
-    """Raise ConfigError unless every token id means the same to both models.
+    """Raise ConfigError unless every id of ordinary text means the same to both models.
 
-    How far an embedding is padded beyond that may differ, and does within families.
+    How far an embedding is padded beyond that may differ, and does within families, as do the names of
+    special tokens: what the draft makes of those costs guesses at worst.
     """
-    if draft.vocabulary() != target.vocabulary():
+    if draft.ordinary() != target.ordinary():
         raise ConfigError(
             f"draft_model = {draft_name!r} has another vocabulary ({draft.vocab_size} tokens) than the "
             f"target ({target.vocab_size}); choose a draft made for its tokenizer, or set it to nothing"
@@ -73,60 +78,69 @@ class LoadedEngine:
     breaks: frozenset[int]
     """Tokens whose text holds a line break."""
     beginnings: Beginnings
+    slots: int
+    """Prompts whose keys and values the target may keep."""
 
     @staticmethod
     def load(
         config: EngineConfig,
-        progress: Callable[[float], None],
+        progress: Progress = untold,
         workspaces: Workspaces = no_workspaces,
     ) -> LoadedEngine:
-        """Load what `config` names, telling `progress` the share done, 0 to 1.
+        """Load what `config` names.
 
         `workspaces` finds the text of a workspace to draft from. Raises CheckpointError or ConfigError, each
         saying what to change.
         """
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        checkpoint = Checkpoint.open(find(config.model))
-        draft = Checkpoint.open(find(config.model_drafted_with)) if config.model_drafted_with else None
-        max_length = min(config.max_length or checkpoint.config.max_position, checkpoint.config.max_position)
-        grow_map = read_grow_map(config, max_length)
+        fetching = progress if config.download else None
+        checkpoint = Checkpoint.open(find(config.model, config.revision, fetching))
         tokenizer = Tokenizer.load(checkpoint.folder)
         require_known_ids(tokenizer, checkpoint)
-        if draft is not None:
+        draft = None
+        if config.model_drafted_with:
+            draft = Checkpoint.open(find(config.model_drafted_with, config.draft_revision, fetching))
             draft_tokenizer = Tokenizer.load(draft.folder)
             require_known_ids(draft_tokenizer, draft)
             require_same_vocabulary(tokenizer, draft_tokenizer, config.draft_model or "")
-        total = checkpoint.size_bytes + (draft.size_bytes if draft else 0)
-
-        def load(of: Checkpoint, before_bytes: int) -> TimedModel:
-            share = of.size_bytes / total
-            model = Transformer.load(
-                of, config.device, config.dtype, progress=lambda p: progress(before_bytes / total + p * share)
+        memory = plan(config, Machine.here(config))
+        grow_map = read_grow_map(config, memory.max_length)
+        with ExitStack() as undo:
+            target, timed_draft = _load_models(
+                config, memory, checkpoint, draft, most_rows(config, grow_map), progress, undo
             )
-            if config.cuda_graph:
-                replay_passes(model)
-            return TimedModel.of(of, model, most_rows(config, grow_map))
-
-        target = load(checkpoint, 0)
-        timed_draft = load(draft, checkpoint.size_bytes) if draft else None
-        policy = tree_policy(config, target, timed_draft, grow_map, max_length, workspaces)
-        template = TEMPLATES[config.template]
-        tokenizer.reserve((*template.special_tokens, *template.end_tokens))
-        ends = {token for name in template.end_tokens if (token := tokenizer.find_special(name)) is not None}
-        texts = tokenizer.texts()
+            policy = tree_policy(config, target, timed_draft, grow_map, memory.max_length, workspaces)
+            template = TEMPLATES[config.template]
+            tokenizer.reserve((*template.special_tokens, *template.end_tokens))
+            found = map(tokenizer.find_special, template.end_tokens)
+            ends = {token for token in found if token is not None}
+            texts = tokenizer.texts()
+            undo.pop_all()
         return LoadedEngine(
             name=config.model,
-            decoder=Decoder(target.transformer, policy, max_length),
-            draft=Decoder(timed_draft.transformer, PLAIN, max_length) if timed_draft else None,
+            decoder=Decoder(target.transformer, policy, memory.max_length),
+            draft=Decoder(timed_draft.transformer, PLAIN, memory.max_length) if timed_draft else None,
             speed=speed_of(target, timed_draft),
-            prompts=PromptBuilder(template, tokenizer, max_length),
+            prompts=PromptBuilder(template, tokenizer, memory.max_length),
             tokenizer=tokenizer,
             begin_token=checkpoint.config.bos_token_id,
             end_tokens=frozenset(ends | set(checkpoint.config.eos_token_ids)),
             breaks=frozenset(token for token, text in texts if "\n" in text),
             beginnings=Beginnings(texts),
+            slots=memory.slots,
         )
+
+    @property
+    def notice(self) -> str:
+        """What the user should know of how it goes; or ''."""
+        return self.decoder.target.notice
+
+    def close(self) -> None:
+        """Give back the models' memory, and end what fetches their layers. Nothing can be run any more."""
+        self.decoder.target.close()
+        if self.draft is not None:
+            self.draft.target.close()
 
     def text_stream(self, prompt: Sequence[int], spec: StopSpec, owed: str = "") -> TextStream:
         """Turns the tokens that follow `prompt` into text, up to where `spec` or an end token stops it.
@@ -135,3 +149,33 @@ class LoadedEngine:
         """
         decode = self.tokenizer.detokenizer(prompt).push
         return TextStream(decode, self.end_tokens, spec, Debt(owed, self.beginnings), self.breaks)
+
+
+def _load_models(
+    config: EngineConfig,
+    memory: MemoryPlan,
+    checkpoint: Checkpoint,
+    draft: Checkpoint | None,
+    rows: int,
+    progress: Progress,
+    undo: ExitStack,
+) -> tuple[TimedModel, TimedModel | None]:
+    """Target and draft, timed with passes of up to `rows` rows; `undo` gets what closes them."""
+    share = checkpoint.size_bytes / (checkpoint.size_bytes + (draft.size_bytes if draft else 0))
+
+    def load(of: Checkpoint, placement: Placement, told: Progress) -> TimedModel:
+        model = Transformer.load(of, config.device, placement=placement, progress=told)
+        undo.callback(model.close)
+        if config.cuda_graph:
+            replay_passes(model)
+        told(1.0, "Timing passes")
+        return TimedModel.of(of, model, rows)
+
+    target = load(checkpoint, memory.target, lambda part, what: progress(part * share, what))
+    if draft is None or memory.draft is None:
+        return target, None
+    timed_draft = load(
+        draft, memory.draft, lambda part, what: progress(share + part * (1 - share), f"{what} of the draft")
+    )
+    timed_draft.transformer.relief = target.transformer
+    return target, timed_draft

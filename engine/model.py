@@ -7,23 +7,37 @@ tree at its end are all a `Block`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from engine.attention import Attention, AttentionKind, MaskedAttention, PathAttention
+from engine.backend import Progress, untold
 from engine.checkpoint import Checkpoint
+from engine.faults import device_errors, out_of_memory
+from engine.footprint import stays_packed
+from engine.int4.choice import Kernels
+from engine.kept import folder_for
 from engine.kv_cache import KVCache
 from engine.layers import BeforeLayer, Layer, LayerStore, ResidentLayers
-from engine.linear import Linear, RmsNorm
+from engine.linear import DenseLinear, Linear, RmsNorm
+from engine.memory import give_back
 from engine.model_config import ModelConfig
+from engine.offload.packed_file import LayerSource, open_source
+from engine.offload.placement import Placement
+from engine.offload.streamed import LayerBuilder, MakeLink, StreamedLayers
 from engine.rope import Rope
-from engine.weights import DTypeName, WeightReader, choose_device, choose_dtype
+from engine.weights import DTYPES, DTypeName, WeightReader, choose_device, choose_dtype, form_for
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +84,7 @@ class PassInputs:
     """What a pass of some rows reads besides weights and cache, on the model's device."""
 
     tokens: Tensor
-    """[rows]"""
+    """[rows], where the embedding is."""
     cos: Tensor
     sin: Tensor
     """Of the rows' positions, [rows, 1, head_dim]."""
@@ -106,9 +120,10 @@ class Transformer:
         final_norm: RmsNorm,
         lm_head: Linear,
         row_multiple: int,
+        device: torch.device,
     ) -> None:
         self.config = config
-        self.device = embedding.device
+        self.device = device
         self.dtype = embedding.dtype
         self._embedding = embedding
         self._layers = layers
@@ -119,11 +134,29 @@ class Transformer:
         self._rope = Rope(config, self.dtype, self.device)
         self.replay: Replay | None = None
         """Asked first at every pass, where a device is quicker than those who ask it."""
+        self.relief: Transformer | None = None
+        """Another model on the same device, that gives up some of its memory where we cannot."""
+        self.notice = ""
+        """What a user should know of how it goes, or ''."""
 
     @property
     def num_layers(self) -> int:
         """How often a pass calls its `before_layer`."""
         return len(self._layers)
+
+    def wait_ms(self, layer: int) -> float:
+        """How long the device will wait for `layer`: see `LayerStore.wait_ms`."""
+        return self._layers.wait_ms(layer)
+
+    @property
+    def split(self) -> tuple[int, int, int]:
+        """How many layers stay on the device, come from host memory at every pass, and come from disk."""
+        return self._layers.split
+
+    @property
+    def in_place(self) -> bool:
+        """Whether all weights stay where they are on the device, so that a pass may be recorded."""
+        return self._layers.in_place and self._embedding.device == self.device
 
     @staticmethod
     @torch.inference_mode()
@@ -133,36 +166,68 @@ class Transformer:
         dtype: DTypeName = "auto",
         *,
         row_multiple: int = 1,
-        progress: Callable[[float], None] = lambda _: None,
+        placement: Placement | None = None,
+        source: LayerSource | None = None,
+        make_link: MakeLink | None = None,
+        progress: Progress = untold,
     ) -> Transformer:
-        """Read every weight; `progress` is told the part done, 0 to 1, after each layer.
+        """Read every weight.
+
+        `placement` says what lies where, in which dtype; without one, everything is on the device. Layers
+        that are computed with as they are stored come from `source`, which is ours from here on, or from
+        the checkpoint; `make_link` may put another link between them and the device.
 
         Raises CheckpointError, naming file and tensor, if one is missing or not what the configuration
-        asks for, and ConfigError if `device` cannot be used.
+        asks for, ConfigError if `device` cannot be used, and DeviceError if it has no room.
         """
         config = checkpoint.config
         place = choose_device(device)
-        reader = WeightReader(checkpoint, place, choose_dtype(dtype, checkpoint, place), row_multiple)
-        embedding = reader.dense("model.embed_tokens.weight", config.vocab_size, config.hidden_size)
-        layers: list[Layer] = []
-        for index in range(config.num_layers):
-            layers.append(_read_layer(reader, config, f"model.layers.{index}"))
-            progress((index + 1) / (config.num_layers + 1))
-        final_norm = reader.norm("model.norm.weight")
-        if config.tie_embeddings:
-            lm_head = reader.tied(embedding)
-        else:
-            lm_head = reader.linear(["lm_head"], config.hidden_size, [config.vocab_size], bias=False)
-        progress(1.0)
-        return Transformer(config, embedding, ResidentLayers(layers), final_norm, lm_head, row_multiple)
+        if placement is None:
+            placement = _whole(checkpoint, place, dtype)
+        chosen = DTYPES[placement.dtype]
+        reader = WeightReader(checkpoint, place, chosen, row_multiple)
+        with device_errors():
+            embedding = reader.dense(
+                "model.embed_tokens.weight",
+                config.vocab_size,
+                config.hidden_size,
+                device=torch.device("cpu") if placement.embedding_on_host else place,
+            )
+            final_norm = reader.norm("model.norm.weight")
+            if config.tie_embeddings:
+                lm_head = reader.tied(embedding.to(place))
+            else:
+                lm_head = reader.linear(["lm_head"], config.hidden_size, [config.vocab_size], bias=False)
+            if placement.streamed or stays_packed(config, placement.form, placement.dtype):
+                quantised = config.quantization is not None
+                kernels = Kernels.of(placement.form, place, chosen) if quantised else None
+                norms = [reader.norms(index) for index in range(config.num_layers)]
+                builder = LayerBuilder(config, norms, kernels, row_multiple)
+                if source is None:
+                    source = _source(checkpoint, placement, lambda part, what: progress(part / 2, what))
+                layers: LayerStore = StreamedLayers(
+                    source,
+                    placement,
+                    place,
+                    builder,
+                    make_link=make_link,
+                    progress=lambda part, what: progress((1 + part) / 2, what),
+                )
+            else:
+                layers = _plain_layers(reader, config.num_layers, progress)
+        return Transformer(config, embedding, layers, final_norm, lm_head, row_multiple, place)
 
     def new_cache(self, capacity: int) -> KVCache:
         """An empty cache with room for `capacity` rows, those of the pass at hand included."""
-        self._rope.reserve(capacity)
         config = self.config
-        return KVCache(
-            config.num_layers, config.num_kv_heads, capacity, config.head_dim, self.dtype, self.device
-        )
+
+        def made() -> KVCache:
+            self._rope.reserve(capacity)
+            return KVCache(
+                config.num_layers, config.num_kv_heads, capacity, config.head_dim, self.dtype, self.device
+            )
+
+        return self._relieved(made)
 
     @torch.inference_mode()
     def forward(self, block: Block, cache: KVCache, rows: Sequence[int], before_layer: BeforeLayer) -> Tensor:
@@ -171,9 +236,13 @@ class Transformer:
         Its keys and values are left in `cache` as scratch for `KVCache.keep`. `before_layer(i)` is
         called before layer i; what it raises ends the pass there, and the cache keeps the tokens it had.
         Where passes are replayed, all calls come before the first layer: a pass once begun is finished.
-        Raises CacheFull if T rows do not fit, and ValueError if the block is malformed, if one of `rows`
-        is before its `first`, or if those before `first` are not in the cache's scratch.
+        Where memory gives out and more can be had, the pass begins anew, with all calls.
+        Raises CacheFull if T rows do not fit, ValueError if the block is malformed, if one of `rows`
+        is before its `first`, or if those before `first` are not in the cache's scratch, and DeviceError.
         """
+        return self._relieved(lambda: self._pass(block, cache, rows, before_layer))
+
+    def _pass(self, block: Block, cache: KVCache, rows: Sequence[int], before_layer: BeforeLayer) -> Tensor:
         first, ran = block.first, len(block) - block.first
         inputs = self._inputs(block, cache.length)
         if min(rows, default=first) < first:
@@ -189,6 +258,47 @@ class Transformer:
 
         return self.run(inputs, write, wanted, before_layer)
 
+    def _relieved(self, work: Callable[[], T]) -> T:
+        """`work()`, once more if memory gave out and some could be had. Raises DeviceError."""
+        with device_errors():
+            try:
+                return work()
+            except RuntimeError as error:
+                if not out_of_memory(error) or not self._make_room():
+                    raise
+            # Outside of the handler, which keeps alive what was computed so far.
+            return work()
+
+    def _make_room(self) -> bool:
+        return self.shrink() or (self.relief is not None and self.relief.shrink())
+
+    def shrink(self) -> bool:
+        """Have fewer layers stay on the device, and say so. False if none can leave it.
+
+        Not from within a layer: before one, or between passes.
+        """
+        stayed, *_ = self.split
+        if not self._layers.shrink():
+            return False
+        self.replay = None  # What was recorded reads from where the layers were.
+        moved = stayed - self.split[0]
+        self.notice = (
+            f"The device ran out of memory. {moved} of {self.num_layers} layers left it, which makes passes "
+            "slower. Close other programs that use it, or lower max_vram, max_length or slots, and restart."
+        )
+        log.warning("%s", self.notice)
+        return True
+
+    def close(self) -> None:
+        """Give back the weights, on the device and on the host, and end what fetches them.
+
+        No pass can be run any more. Harmless when it is done already.
+        """
+        self.replay = None
+        self._layers.close()
+        self._embedding = self._embedding.new_empty((0, 0))
+        self._lm_head = DenseLinear(self._embedding)
+
     def _inputs(self, block: Block, length: int) -> PassInputs:
         """Of the rows of `block` from its `first` on, padded to a multiple, after `length` cached tokens."""
         first, places = block.first, block.depths()
@@ -201,7 +311,8 @@ class Transformer:
         if first:
             run = range(first, len(block))
             attentions = {window: whole.select(run) for window, whole in attentions.items()}
-        return PassInputs(self._indices(block.tokens[first:] + padding), cos, sin, attentions)
+        tokens = torch.tensor(block.tokens[first:] + padding, dtype=torch.long, device=self._embedding.device)
+        return PassInputs(tokens, cos, sin, attentions)
 
     def run(
         self, inputs: PassInputs, write: Write, wanted: Sequence[int], before_layer: BeforeLayer
@@ -210,7 +321,7 @@ class Transformer:
 
         `write` stores a layer's keys and values [kv_heads, rows, head_dim], and returns what its rows see.
         """
-        x = functional.embedding(inputs.tokens, self._embedding)
+        x = functional.embedding(inputs.tokens, self._embedding).to(self.device)
         every = list(range(len(x)))
         with closing(self._layers.walk(before_layer)) as layers:
             for index, layer in enumerate(layers):
@@ -243,23 +354,29 @@ class Transformer:
         return torch.tensor(values, dtype=torch.long, device=self.device)
 
 
-def _read_layer(reader: WeightReader, config: ModelConfig, prefix: str) -> Layer:
-    hidden, inner = config.hidden_size, config.intermediate_size
-    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    attention, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
-    return Layer(
-        attention_norm=reader.norm(f"{prefix}.input_layernorm.weight"),
-        qkv=reader.linear(
-            [f"{attention}.q_proj", f"{attention}.k_proj", f"{attention}.v_proj"],
-            hidden,
-            [queries, keys, keys],
-            bias=config.qkv_bias,
-        ),
-        qk_norm=reader.qk_norm(f"{attention}.q_norm", f"{attention}.k_norm") if config.qk_norm else None,
-        attention_out=reader.linear([f"{attention}.o_proj"], queries, [hidden], bias=config.output_bias),
-        mlp_norm=reader.norm(f"{prefix}.post_attention_layernorm.weight"),
-        gate_up=reader.linear(
-            [f"{mlp}.gate_proj", f"{mlp}.up_proj"], hidden, [inner, inner], bias=config.mlp_bias
-        ),
-        down=reader.linear([f"{mlp}.down_proj"], inner, [hidden], bias=config.mlp_bias),
+def _whole(checkpoint: Checkpoint, device: torch.device, dtype: DTypeName) -> Placement:
+    """Everything on the device."""
+    dtype_name = choose_dtype(dtype, checkpoint, device)
+    return Placement.whole(checkpoint.config.num_layers, form_for(device), dtype_name)
+
+
+def _source(checkpoint: Checkpoint, placement: Placement, progress: Progress) -> LayerSource:
+    source = open_source(
+        checkpoint,
+        placement.form,
+        placement.dtype,
+        progress,
+        cache=folder_for("packed"),
+        from_disk=bool(placement.from_disk),
     )
+    give_back()  # What packing has used would stay beside the layers.
+    return source
+
+
+def _plain_layers(reader: WeightReader, count: int, progress: Progress) -> ResidentLayers:
+    layers: list[Layer] = []
+    for index in range(count):
+        progress(index / count, f"Loading layer {index + 1} of {count}")
+        layers.append(reader.layer(index))
+    progress(1.0, "Loading layers")
+    return ResidentLayers(layers)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine.footprint import PREFILL_ROWS
 from engine.kv_cache import KVCache
 from engine.layers import BeforeLayer
 from engine.model import Block, Transformer
-
-PREFILL_ROWS = 2048
-"""Prompt rows a pass may have: the mask and the activations of one pass have to fit in memory."""
 
 
 def prefill(model: Transformer, cache: KVCache, history: Sequence[int], before_layer: BeforeLayer) -> int:

@@ -23,6 +23,13 @@ class Reusable(Protocol):
 S = TypeVar("S", bound=Reusable)
 
 
+def draft_tier_slots(slots: int) -> int:
+    """Of the draft tier, beside so many of the target: a document's, and one for what is fetched ahead or is
+    an alternative, unless memory is so short that the target has one alone.
+    """
+    return min(slots, 2)
+
+
 @dataclass(slots=True, eq=False)
 class _Entry(Generic[S]):
     slot: S

@@ -115,8 +115,13 @@ class Tokenizer:
         return Detokenizer(self._fast, before)
 
     def vocabulary(self) -> dict[str, int]:
-        """Every token and its id, for comparing two vocabularies."""
+        """Every token and its id."""
         return self._fast.get_vocab(with_added_tokens=True)
+
+    def ordinary(self) -> dict[str, int]:
+        """The tokens that text is made of and their ids, for comparing two vocabularies."""
+        added = self._fast.get_added_tokens_decoder()
+        return {token: index for token, index in self.vocabulary().items() if index not in added}
 
 
 class Detokenizer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.int4.form import DTypeName, Form
 
@@ -24,6 +24,15 @@ class Placement:
     slots: int = 0
     """Device buffers that streamed layers share; 0 if none is streamed."""
     embedding_on_host: bool = False
+
+    @staticmethod
+    def whole(num_layers: int, form: Form, dtype: DTypeName) -> Placement:
+        """Everything on the device."""
+        return Placement(form, dtype, tuple(range(num_layers)), ())
+
+    def without_disk(self) -> Placement:
+        """The same with all streamed layers in host memory."""
+        return replace(self, from_disk=())
 
 
 def spread(num_layers: int, resident: int) -> tuple[int, ...]:

@@ -340,9 +340,10 @@ def test_a_block_that_does_not_fit_is_refused(model: Transformer) -> None:
 
 
 def test_loading_reports_how_far_it_is(folder: Path) -> None:
-    told: list[float] = []
-    Transformer.load(Checkpoint.open(folder), "cpu", progress=told.append)
-    assert told == [0.25, 0.5, 0.75, 1.0]
+    told: list[tuple[float, str]] = []
+    Transformer.load(Checkpoint.open(folder), "cpu", progress=lambda share, what: told.append((share, what)))
+    assert told[1] == (pytest.approx(1 / 3), "Loading layer 2 of 3")
+    assert [share for share, _ in told] == pytest.approx([0.0, 1 / 3, 2 / 3, 1.0])
 
 
 @pytest.mark.parametrize(

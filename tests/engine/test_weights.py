@@ -7,7 +7,7 @@ import torch
 
 from engine.checkpoint import Checkpoint
 from engine.errors import ConfigError
-from engine.weights import DTypeName, choose_device, choose_dtype
+from engine.weights import DTYPES, DTypeName, choose_device, choose_dtype
 from tests.engine.tiny import write_llama
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -44,4 +44,4 @@ def test_the_dtype_follows_device_and_checkpoint(
     tmp_path: Path, name: DTypeName, stored: torch.dtype, device: torch.device, chosen: torch.dtype
 ) -> None:
     write_llama(tmp_path, dtype=stored)
-    assert choose_dtype(name, Checkpoint.open(tmp_path), device) == chosen
+    assert DTYPES[choose_dtype(name, Checkpoint.open(tmp_path), device)] == chosen

@@ -1,0 +1,84 @@
+"""``umbrella-engine plan``: options in, a table out. Torch is imported only to ask CUDA for its memory."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from engine.config import EngineConfig
+from engine.config import load as load_config
+from engine.errors import ConfigError
+from engine.footprint import GIB, free_bytes
+from engine.offload.machine import Machine
+from engine.offload.plan import plan
+from engine.offload.plan_table import as_object, laid_out
+from engine.offload.prediction import USUAL_ACCEPTANCE, predict
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML or JSON; see configs/")
+    stated = parser.add_argument_group("for a machine other than this one")
+    stated.add_argument("--vram", type=_positive, metavar="GIB", help="memory of its GPU")
+    stated.add_argument("--ram", type=_positive, metavar="GIB", help="free memory beside that")
+    stated.add_argument("--gpu", metavar="NAME", default="", help="its GPU's name, as in '4090'")
+    stated.add_argument(
+        "--link", type=_positive, metavar="GB/S", help="from memory to the GPU (25: PCIe 4 x16)"
+    )
+    stated.add_argument("--disk", type=_positive, metavar="GB/S", help="of reading from disk (3)")
+    parser.add_argument(
+        "--acceptance",
+        type=_positive,
+        metavar="TOKENS",
+        default=USUAL_ACCEPTANCE,
+        help="tokens that a pass yields (%(default)g)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace, _say: Callable[[str], None]) -> int:
+    """Run the command; its exit code. Raises ConfigError or CheckpointError where there is no plan."""
+    config = load_config(options.config)
+    machine = _machine(options, config)
+    made = plan(config, machine)
+    measured_ms = None
+    if options.vram is None and options.link is None and options.disk is None:
+        # Torch is there already: CUDA was asked for its memory.
+        from engine.offload.measured import measured_pass_ms
+
+        measured_ms = measured_pass_ms(config, made)
+    prediction = predict(config, machine, made, options.acceptance, measured_ms)
+    if options.json:
+        sys.stdout.write(msgspec.json.encode(as_object(machine, made, prediction)).decode() + "\n")
+        return 0
+    from rich.console import Console
+
+    Console(highlight=False).print(laid_out(config, machine, made, prediction))
+    return 0
+
+
+def _machine(options: argparse.Namespace, config: EngineConfig) -> Machine:
+    ram = None if options.ram is None else int(options.ram * GIB)
+    if options.vram is None:
+        here = Machine.here(config)
+    elif config.device == "cpu":
+        raise ConfigError("--vram states a GPU, but device = 'cpu': leave --vram out, or set device to auto.")
+    else:
+        here = Machine.card(int(options.vram * GIB), free_bytes(), options.gpu)
+    return here.with_stated(
+        ram_bytes=ram,
+        link_bytes_per_s=options.link and options.link * 1e9,
+        disk_bytes_per_s=options.disk and options.disk * 1e9,
+    )
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError
+    return value

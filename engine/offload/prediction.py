@@ -1,0 +1,127 @@
+"""How long a pass will take, and what that gives in tokens a second: the ring on a virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.config import EngineConfig
+from engine.footprint import Footprint, footprints, layer_weights
+from engine.offload.machine import Compute, Machine
+from engine.offload.placement import Placement
+from engine.offload.plan import MemoryPlan
+from engine.offload.schedule import Schedule, Work, simulate
+
+USUAL_ACCEPTANCE = 6.0
+"""Tokens a pass, with a draft model on code. An assumption: it depends on model, draft and text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What the schedule of a pass depends on, measured or assumed. Bytes a second, and milliseconds."""
+
+    link_bytes_per_s: float
+    disk_bytes_per_s: float
+    layer_ms: float
+    """Of computing one layer."""
+    head_ms: float = 0.0
+    draft_ms: float = 0.0
+    """Between two passes."""
+    wait_draft_ms: float = 0.0
+    """Drafting that can be done while a layer comes."""
+
+
+def schedule(placement: Placement, layer_bytes: Sequence[int], rates: Rates) -> Schedule:
+    """What passes of a model take whose layers, of so many bytes, lie as `placement` says."""
+    from_disk = frozenset(placement.from_disk)
+    slower = min(rates.disk_bytes_per_s, rates.link_bytes_per_s)
+    if placement.form == "cpu":
+        slower = rates.disk_bytes_per_s
+
+    def copy_ms(layer: int) -> float:
+        return 1000 * layer_bytes[layer] / (slower if layer in from_disk else rates.link_bytes_per_s)
+
+    return simulate(
+        Work(
+            num_layers=len(layer_bytes),
+            streamed=placement.streamed,
+            slots=placement.slots,
+            copy_ms=copy_ms,
+            layer_ms=rates.layer_ms,
+            head_ms=rates.head_ms,
+            draft_ms=rates.draft_ms,
+            wait_draft_ms=rates.wait_draft_ms,
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Of a plan on a machine, with a full context and a full tree."""
+
+    rates: Rates
+    schedule: Schedule
+    without_disk: Schedule | None
+    """If host memory held what is read from disk; None if nothing is."""
+    acceptance: float
+    """Tokens a pass."""
+    measured_ms: float | None
+    """What a pass was measured to take, drafting not included; None if it never was."""
+
+    @property
+    def pass_ms(self) -> float:
+        """Of a pass and its drafting: as measured, or else as the schedule says."""
+        return self.schedule.pass_ms if self.measured_ms is None else self.measured_ms + self.rates.draft_ms
+
+    @property
+    def tokens_per_s(self) -> float:
+        return 1000 * self.acceptance / self.pass_ms
+
+
+def predict(
+    config: EngineConfig,
+    machine: Machine,
+    plan: MemoryPlan,
+    acceptance: float,
+    measured_ms: float | None = None,
+) -> Prediction:
+    """What to expect of `plan`, made for `config` and `machine`, where a pass once took `measured_ms`.
+
+    A layer takes as long as reading its weights and keys or as multiplying, whichever is longer. The draft
+    model is asked, between two passes, for twice as many levels as are accepted.
+    """
+    target, draft = footprints(config, machine.form)
+    compute, rows = machine.compute, config.tree_size
+    levels = 0 if draft is None else min(config.depth, round(2 * acceptance))
+    rates = Rates(
+        link_bytes_per_s=machine.link_bytes_per_s,
+        disk_bytes_per_s=machine.disk_bytes_per_s,
+        layer_ms=_layer_ms(target, compute, rows, plan.max_length),
+        head_ms=_head_ms(target, compute, rows),
+        draft_ms=levels * _step_ms(draft, compute, config.width, plan.max_length) if draft else 0.0,
+    )
+    found = schedule(plan.target, plan.layer_bytes, rates)
+    without = None
+    if plan.target.from_disk and machine.form == "cuda":
+        without = schedule(plan.target.without_disk(), plan.layer_bytes, rates)
+    return Prediction(rates, found, without, acceptance, measured_ms)
+
+
+def _step_ms(model: Footprint, compute: Compute, rows: int, length: int) -> float:
+    layers = model.architecture.num_layers * _layer_ms(model, compute, rows, length)
+    return layers + _head_ms(model, compute, rows)
+
+
+def _layer_ms(model: Footprint, compute: Compute, rows: int, length: int) -> float:
+    shape = model.architecture
+    read = max(model.layer_bytes) + length * model.token_bytes / shape.num_layers
+    return _ms(compute, read, 2 * rows * layer_weights(shape))
+
+
+def _head_ms(model: Footprint, compute: Compute, rows: int) -> float:
+    shape = model.architecture
+    return _ms(compute, model.embedding_bytes, 2 * rows * shape.vocab_size * shape.hidden_size)
+
+
+def _ms(compute: Compute, read_bytes: float, operations: float) -> float:
+    return 1000 * max(read_bytes / compute.memory_bytes_per_s, operations / compute.operations_per_s)
