@@ -20,7 +20,7 @@ from torch import Tensor
 
 from engine.draft.base import BeforeLayer, DraftMemory, Opening
 from engine.draft.model import ModelDrafter, ModelMemory, TreeReader
-from engine.policy.base import Position
+from engine.policy.base import Position, SpareMs
 from engine.tree import TokenTree
 
 EPSILON = 1e-4
@@ -53,13 +53,10 @@ class BeamSession:
     def grow(self, position: Position, before_layer: BeforeLayer) -> TokenTree:
         """The beam's tree; no deeper than there are tokens left, beside what is known of the text."""
         tree = TokenTree.root(position.history[-1])
+        self._reader.begin(position.history)
         level = [0]
-        for depth in range(min(self._shape.depth, position.left - 1)):
-            if depth:
-                logits = self._reader.run(tree, level, before_layer)
-            else:
-                logits = self._reader.read(position.history, before_layer)
-            level = self._widen(tree, level, logits)
+        for _ in range(min(self._shape.depth, position.left - 1)):
+            level = self._widen(tree, level, self._reader.read(tree, level, before_layer))
         return tree
 
     def _widen(self, tree: TokenTree, level: Sequence[int], logits: Tensor) -> list[int]:
@@ -80,8 +77,11 @@ class BeamSession:
             )
         ]
 
-    def learn(self, emitted: Sequence[int]) -> None:
+    def grow_on(self, spare_ms: SpareMs, before_layer: BeforeLayer) -> None:
         """Nothing: the shape stays."""
+
+    def learn(self, emitted: Sequence[int]) -> None:
+        """Nothing, as above."""
 
 
 class BeamPolicy:

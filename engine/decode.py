@@ -142,7 +142,14 @@ class _Generation:
         parents = [parent + pending for parent in tree.parents]
         block = Block([*before_root, *tree.tokens], [*range(-1, pending - 1), *parents])
         rows = range(pending, pending + len(tree))
-        return self.target.forward(block, self.cache, rows, self.before_layer)
+
+        def before_layer(layer: int) -> None:
+            self.before_layer(layer)
+            # While the layer is still on its way, the next tree can be drafted at no cost.
+            if self.target.wait_ms(layer) > 0.0:
+                self.session.grow_on(lambda: self.target.wait_ms(layer), self.before_layer)
+
+        return self.target.forward(block, self.cache, rows, before_layer)
 
     def _walk(self, tree: TokenTree, logits: Tensor) -> Walk:
         """Draw at the root, descend while the drawn token is in the tree, end with the bonus token."""

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.draft.base import BeforeLayer, DraftMemory, Opening, Outlook
+from engine.errors import is_loss
 from engine.tree import TokenTree
+
+SpareMs = Callable[[], float]
+"""How long, from now, the device has nothing to do but to wait for the target's next layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,13 @@ class PolicySession(Protocol):
         """
         ...
 
+    def grow_on(self, spare_ms: SpareMs, before_layer: BeforeLayer) -> None:
+        """Draft ahead, for the tree after the one that `grow` made last, as far as there is time to spare.
+
+        Called between two layers of the pass that verifies it. `before_layer` as in `grow`.
+        """
+        ...
+
     def learn(self, emitted: Sequence[int]) -> None:
         """Take in the tokens [at least 1] that the target drew from the root of the last tree on."""
         ...
@@ -63,7 +74,8 @@ class TreePolicy(Protocol):
 class Attempt:
     """Calls into a drafter, whose failure is not the request's.
 
-    What `before_layer` raises is an interruption and passes; anything else is the drafter's own fault.
+    What `before_layer` raises is an interruption and passes, and so does the loss of the device; all else is
+    the drafter's own fault.
     """
 
     def __init__(self, before_layer: BeforeLayer) -> None:
@@ -83,7 +95,7 @@ class Attempt:
         try:
             action()
         except Exception as error:
-            if error is self._interruption:
+            if error is self._interruption or is_loss(error):
                 raise
             return False
         return True

@@ -9,12 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from engine.costs import CostTable
-from engine.draft.base import BeforeLayer, Drafter, DraftMemory, DraftSession, Opening, Outlook, TreeLimits
+from engine.draft.base import (
+    BeforeLayer,
+    Drafter,
+    DraftMemory,
+    DraftSession,
+    Growth,
+    Opening,
+    Outlook,
+    TreeLimits,
+)
 from engine.draft.calibration import Calibration
 from engine.planner import Planner, Try, Usefulness
-from engine.policy.base import Attempt, Position
+from engine.policy.base import Attempt, Position, SpareMs
 from engine.tree import TokenTree
 
 
@@ -46,9 +56,14 @@ class _StepTree:
         """By node: evidence by drafter."""
         self.value = 1.0
         """What it is worth, in tokens: a bare root gives one."""
+        self._furthest = min(2 * limits.depth, position.left - 1)
         self._closed: set[int] = set()
         # Where anything may follow the root, so it may further on.
         self._free = position.outlook.allowed(()) is None
+
+    def look_further(self) -> None:
+        """Have room for as many levels again: what is drafted from here on is for the step to come."""
+        self.limits = replace(self.limits, depth=self._furthest)
 
     def uncovered(self, node: int) -> float:
         tree = self.tree
@@ -175,6 +190,22 @@ class DynamicSession:
             self._value(step, position)
         return sum(asked.cost_ms for asked in tries)
 
+    def grow_on(self, spare_ms: SpareMs, before_layer: BeforeLayer) -> None:
+        """Let the same tree grow beyond what is being verified: its best guesses are the next one's roots.
+
+        Only drafters that take time do so. They remember what comes of it.
+        """
+        step = self._step
+        if step is None or step.limits.depth < 1 or step.limits.size < 1:
+            return
+        step.look_further()
+        attempt = Attempt(before_layer)
+        for index, session in enumerate(self._sessions):
+            if session is not None and index not in self._broken:
+                growth = _DrafterGrowth(step, index, self._learnt.calibrations[index].chances)
+                if not attempt.succeeds(partial(_use, spare_ms, session, growth, attempt.before_layer)):
+                    self._broken.add(index)
+
     def _value(self, step: _StepTree, position: Position) -> None:
         if len(step.tree) > 1:
             scores = sorted(step.tree.scores[1:], reverse=True)[: self._limits.size]
@@ -195,6 +226,12 @@ class DynamicSession:
                 break
         rows, pending, drafting_ms = self._spent
         self._learnt.planner.record(len(emitted), rows, pending, drafting_ms)
+
+
+def _use(spare_ms: SpareMs, session: DraftSession, growth: Growth, before_layer: BeforeLayer) -> None:
+    """Have `session` deepen `growth` as often as its passes fit into what is left of the time."""
+    while session.uncovered(growth) > 0.0 and 0.0 < session.cost_ms(growth) <= spare_ms():
+        session.deepen(growth, before_layer)
 
 
 class DynamicPolicy:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.draft.base import BeforeLayer, DraftMemory, Opening
-from engine.policy.base import Position
+from engine.policy.base import Position, SpareMs
 from engine.tree import TokenTree
 
 
@@ -16,6 +16,9 @@ class PlainSession:
 
     def grow(self, position: Position, before_layer: BeforeLayer) -> TokenTree:  # noqa: ARG002
         return TokenTree.root(position.history[-1])
+
+    def grow_on(self, spare_ms: SpareMs, before_layer: BeforeLayer) -> None:
+        """Nothing to grow."""
 
     def learn(self, emitted: Sequence[int]) -> None:
         """Nothing to learn from."""

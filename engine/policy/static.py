@@ -9,7 +9,7 @@ from torch import Tensor
 
 from engine.draft.base import BeforeLayer, DraftMemory, Opening
 from engine.draft.model import ModelDrafter, ModelMemory, TreeReader, possible
-from engine.policy.base import Attempt, Position
+from engine.policy.base import Attempt, Position, SpareMs
 from engine.policy.growmap import GrowMap
 from engine.tree import TokenTree
 
@@ -33,6 +33,7 @@ class StaticSession:
         return tree
 
     def _fill(self, tree: TokenTree, position: Position, before_layer: BeforeLayer) -> None:
+        self._reader.begin(position.history)
         place = {0: 0}
         """Nodes of the tree by those of the map."""
         for depth, level in enumerate(self._levels):
@@ -46,10 +47,7 @@ class StaticSession:
             if not wanted or depth >= position.left - 1:
                 return
             at = [place[node] for node in wanted]
-            if depth:
-                logits = self._reader.run(tree, at, before_layer)
-            else:
-                logits = self._reader.read(position.history, before_layer)
+            logits = self._reader.read(tree, at, before_layer)
             logits = possible(position.outlook, tree, at, logits)
             for row, node in enumerate(wanted):
                 successors = self._map.successors[node]
@@ -61,8 +59,11 @@ class StaticSession:
     def _over(tree: TokenTree, node: int, position: Position) -> bool:
         return node > 0 and position.outlook.closes(tree, node)
 
-    def learn(self, emitted: Sequence[int]) -> None:
+    def grow_on(self, spare_ms: SpareMs, before_layer: BeforeLayer) -> None:
         """Nothing: the shape stays."""
+
+    def learn(self, emitted: Sequence[int]) -> None:
+        """Nothing, as above."""
 
 
 def _ranked(logits: Tensor, count: int) -> list[int]:

@@ -22,7 +22,7 @@ from engine.draft.lookup import PreviousDrafter, PromptDrafter
 from engine.draft.model import ModelDrafter
 from engine.model import Block, Transformer
 from engine.policy import DynamicPolicy, GrowMap, StaticPolicy
-from engine.policy.base import Position
+from engine.policy.base import Position, SpareMs
 from engine.policy.dynamic import most_grown
 from engine.protocol import StopReason
 from engine.sampling import SamplingParams, choose
@@ -53,6 +53,30 @@ def tiny_model(seed: int, *, row_multiple: int = 1) -> Transformer:
 def exact_target() -> Transformer:
     """The target on the reference path."""
     return tiny_model(0, row_multiple=16)
+
+
+class WaitingTransformer(Transformer):
+    """`model`, whose weights it shares, as if it waited `wait_ms(layer)` for each layer to come."""
+
+    def __init__(self, model: Transformer, wait_ms: Callable[[int], float]) -> None:
+        self.__dict__.update(vars(model))
+        self._wait_ms = wait_ms
+
+    def wait_ms(self, layer: int) -> float:
+        return self._wait_ms(layer)
+
+
+def waiting(model: Transformer, passes: int = 3) -> WaitingTransformer:
+    """One whose every layer leaves time for so many passes of a draft model that is `CHEAP`."""
+    asked = 0
+
+    def wait_ms(_layer: int) -> float:
+        # Asked once before, and then after every pass: the time runs out.
+        nonlocal asked
+        asked += 1
+        return 0.0 if asked % (passes + 2) == 0 else 10.0
+
+    return WaitingTransformer(model, wait_ms)
 
 
 def draft_model() -> Transformer:
@@ -157,6 +181,9 @@ class ScriptedPolicy:
         self.trees.append(self.script(position))
         assert len(self.trees[-1]) <= self.most_nodes
         return self.trees[-1]
+
+    def grow_on(self, spare_ms: SpareMs, before_layer: BeforeLayer) -> None:
+        pass
 
     def learn(self, emitted: Sequence[int]) -> None:
         pass

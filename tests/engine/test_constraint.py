@@ -95,6 +95,7 @@ class WatchedSession:
         self._prompt_size = prompt_size
         self._grown = grown
         self.learn = session.learn
+        self.grow_on = session.grow_on
 
     @property
     def failed(self) -> Sequence[str]:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
 
 from engine.costs import CostTable
 from engine.draft.base import Opening, Outlook, TreeLimits
-from engine.draft.model import PRIORS, ModelDrafter, ModelMemory, ModelSession, evidence_of
+from engine.draft.model import PRIORS, ModelDrafter, ModelMemory, ModelSession, TreeReader, evidence_of
 from engine.kv_cache import KVCache
 from engine.model import Block, Transformer
 from engine.tree import TokenTree
@@ -35,6 +36,12 @@ def at_once(model: Transformer, history: list[int], tree: TokenTree) -> torch.Te
     parents = [*range(-1, before - 1), *(parent + before for parent in tree.parents)]
     block = Block([*history[:-1], *tree.tokens], parents)
     return model.forward(block, model.new_cache(len(block)), range(before, len(block)), nothing)
+
+
+def read(reader: TreeReader, history: list[int]) -> torch.Tensor:
+    """What follows `history`, [1, vocab]."""
+    reader.begin(history)
+    return reader.read(TokenTree.root(history[-1]), [0], nothing)
 
 
 def held(cache: KVCache) -> torch.Tensor:
@@ -69,14 +76,15 @@ def test_a_tree_run_part_by_part_has_the_logits_of_one_pass(
     expected = at_once(model, HISTORY, tree)
 
     reader = memory.reader()
-    same(reader.read(HISTORY, nothing)[0], expected[0])
+    reader.begin(HISTORY)
+    same(reader.read(tree, [0], nothing)[0], expected[0])
     left, known = list(range(1, len(tree))), {0}
     while left:
         ready = [node for node in left if tree.parents[node] in known]
         part = draws.sample(ready, draws.randint(1, len(ready)))  # Not in the tree's own order.
         # A node may come along right behind its parent.
         part += [node for node in left if tree.parents[node] in part and node not in part][:1]
-        same(reader.run(tree, part, nothing), expected[part])
+        same(reader.read(tree, part, nothing), expected[part])
         known.update(part)
         left = [node for node in left if node not in known]
 
@@ -85,7 +93,7 @@ def test_reading_leaves_the_cache_that_a_fresh_one_would_be(model: Transformer, 
     reader, text = memory.reader(), list(HISTORY)
     draws = random.Random(0)
     for _ in range(4):
-        logits = reader.read(text, nothing)
+        logits = read(reader, text)
         fresh = model.new_cache(64)
         same(logits, model.forward(Block.chain(text), fresh, [len(text) - 1], nothing))
         fresh.keep(range(len(text)), text)
@@ -93,7 +101,7 @@ def test_reading_leaves_the_cache_that_a_fresh_one_would_be(model: Transformer, 
         same(held(memory.cache), held(fresh))
         tree = TokenTree.root(text[-1])
         nodes = [tree.add(0, token, 0.5) for token in range(5)]
-        reader.run(tree, nodes, nothing)
+        reader.read(tree, nodes, nothing)
         text += [draws.randrange(VOCABULARY) for _ in range(draws.randint(1, 6))]
 
 
@@ -101,11 +109,13 @@ def test_reading_leaves_the_cache_that_a_fresh_one_would_be(model: Transformer, 
 def test_the_next_request_reads_only_what_differs(
     model: Transformer, memory: ModelMemory, next_prompt: list[int]
 ):
-    memory.reader().read(HISTORY, nothing)
+    read(memory.reader(), HISTORY)
     reader = memory.reader()
     shared = next((i for i, (a, b) in enumerate(zip(HISTORY, next_prompt, strict=False)) if a != b), 7)
-    assert reader.pending(next_prompt) == max(1, len(next_prompt) - shared)
-    same(reader.read(next_prompt, nothing), at_once(model, next_prompt, TokenTree.root(next_prompt[-1])))
+    reader.begin(next_prompt)
+    root = TokenTree.root(next_prompt[-1])
+    assert reader.cost(root, [0]) == (max(0, len(next_prompt) - 1 - shared), 1)
+    same(reader.read(root, [0], nothing), at_once(model, next_prompt, TokenTree.root(next_prompt[-1])))
     assert memory.cache.tokens == next_prompt
 
 
@@ -120,13 +130,14 @@ def test_an_interruption_leaves_what_was_run_before_it(model: Transformer, memor
     below = tree.add(one, 3, 0.5)
     expected = at_once(model, HISTORY, tree)
     reader = memory.reader()
+    reader.begin(HISTORY)
     with pytest.raises(InterruptedError):
-        reader.read(HISTORY, interrupt)
-    same(reader.read(HISTORY, nothing)[0], expected[0])
-    same(reader.run(tree, [one], nothing), expected[[one]])
+        reader.read(tree, [0], interrupt)
+    same(reader.read(tree, [0], nothing)[0], expected[0])
+    same(reader.read(tree, [one], nothing), expected[[one]])
     with pytest.raises(InterruptedError):
-        reader.run(tree, [two, below], interrupt)
-    same(reader.run(tree, [two, below], nothing), expected[[two, below]])
+        reader.read(tree, [two, below], interrupt)
+    same(reader.read(tree, [two, below], nothing), expected[[two, below]])
 
 
 def test_the_first_guesses_are_the_models_own_choices_with_its_own_certainty(
@@ -180,13 +191,52 @@ def test_what_cannot_follow_is_not_guessed_and_where_the_text_ends_nothing_is_ru
     assert max(tree.depths) == 4
 
 
-def test_a_new_step_begins_with_a_bare_tree(model: Transformer, memory: ModelMemory):
+def passes_of(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of every pass from here on."""
+    rows: list[int] = []
+    forward = model.forward
+
+    def counted(block: Block, *rest: Any) -> torch.Tensor:
+        rows.append(len(block) - block.first)
+        return forward(block, *rest)
+
+    monkeypatch.setattr(model, "forward", counted)
+    return rows
+
+
+def test_what_was_drafted_of_a_text_that_came_is_remembered_as_the_model_said_it(
+    model: Transformer, memory: ModelMemory, monkeypatch: pytest.MonkeyPatch
+):
     session = memory.open(OPENING)
     first = deepened(session, grown(HISTORY))
-    longer = [*HISTORY, *first.paths()[0][:2]]
-    second = deepened(session, grown(longer))
+    said = max(first.paths(), key=len)[:2]
+    longer = [*HISTORY, *said]
+    second = grown(longer)
+    session.begin(longer)
+    rows = passes_of(model, monkeypatch)
+    while session.cost_ms(second) == 0.0:
+        session.deepen(second, nothing)
+    assert len(second.tree) > 1
+    assert rows == []
+    while session.uncovered(second) > 0:
+        session.deepen(second, nothing)
+    assert rows[0] < len(longer), "the text that was read is not read again"
+    chances = at_once(model, longer, second.tree).softmax(-1)
+    for node in range(1, len(second.tree)):
+        chance = float(chances[second.tree.parents[node], second.tree.tokens[node]])
+        assert abs(second.evidence[node] - evidence_of(chance)) <= 1, "one may be a step off by rounding"
+
+
+def test_what_was_drafted_of_another_text_is_forgotten(model: Transformer, memory: ModelMemory):
+    session = memory.open(OPENING)
+    first = deepened(session, grown(HISTORY))
+    other = next(token for token in range(VOCABULARY) if first.tree.child(0, token) is None)
+    longer = [*HISTORY, other]
     fresh = ModelDrafter(model, 64, 128, TABLE).new_memory()
-    assert second.tree == deepened(fresh.open(OPENING), grown(longer)).tree
+    assert (
+        deepened(session, grown(longer)).tree.tokens
+        == deepened(fresh.open(OPENING), grown(longer)).tree.tokens
+    )
 
 
 def test_reading_a_prompt_is_charged_over_many_steps(memory: ModelMemory):
@@ -197,15 +247,20 @@ def test_reading_a_prompt_is_charged_over_many_steps(memory: ModelMemory):
     session.deepen(growth, nothing)
     assert session.cost_ms(growth) == TABLE.ms(3)
     session.begin(HISTORY)
+    assert session.cost_ms(growth) == 0.0, "what follows is remembered"
+    session = memory.open(OPENING)
+    session.begin(HISTORY)
     assert session.cost_ms(growth) == TABLE.ms(1)
 
 
 def test_a_memory_takes_over_what_another_has_read(model: Transformer, memory: ModelMemory):
-    memory.reader().read(HISTORY, nothing)
+    read(memory.reader(), HISTORY)
     other = ModelDrafter(model, 64, 128, TABLE).new_memory()
     other.adopt(memory, [*HISTORY[:4], 0])
     assert other.cache.tokens == HISTORY[:4]
-    assert other.reader().pending(HISTORY) == 3
+    reader = other.reader()
+    reader.begin(HISTORY)
+    assert reader.cost(TokenTree.root(HISTORY[-1]), [0]) == (2, 1)
     other.adopt(memory, HISTORY)
     assert other.cache.tokens == HISTORY
     other.adopt(ModelDrafter(model, 64, 128, TABLE).new_memory(), HISTORY)
@@ -216,9 +271,9 @@ def test_a_draft_proposes_only_ids_that_the_target_knows_and_refuses_those_it_do
     model: Transformer,
 ):
     memory = ModelDrafter(model, 64, 128, TABLE, vocab_size=5).new_memory()
-    assert memory.reader().read([1, 2, 3], nothing).shape == (1, 5)
+    assert read(memory.reader(), [1, 2, 3]).shape == (1, 5)
     with pytest.raises(ValueError, match="does not know"):
-        memory.reader().read([1, 2, model.config.vocab_size], nothing)
+        read(memory.reader(), [1, 2, model.config.vocab_size])
 
 
 def test_evidence_rises_with_probability_and_every_value_has_a_prior_that_never_falls():

@@ -42,6 +42,7 @@ from tests.engine.scripted import (
     static,
     tiny_model,
     tokens_of,
+    waiting,
 )
 from tests.engine.tiny import write_llama
 
@@ -62,9 +63,10 @@ POLICIES: dict[str, Callable[[], TreePolicy]] = {
     "static": static,
     "shipped": shipped,
     "itself": lambda: dynamic(model_drafter(exact_target())),
+    "ahead": shipped,
     "everything": lambda: dynamic(ScriptedDrafter(everything), model_drafter()),
 }
-SHOWN = ("shipped", "static", "random")
+SHOWN = ("shipped", "ahead", "static", "random")
 """Policies enough where a test does not turn on what the tree is like."""
 CANCELLED_TEXT = 5
 """Tokens asked for where every layer is tried."""
@@ -72,6 +74,12 @@ CANCELLED_TEXT = 5
 
 def decoder_of(policy: TreePolicy) -> Decoder:
     return Decoder(exact_target(), policy, CONTEXT)
+
+
+def decoder_for(kind: str) -> Decoder:
+    """A decoder with the policy of that name; "ahead" has time to draft while its target waits for layers."""
+    decoder = decoder_of(POLICIES[kind]())
+    return Decoder(waiting(decoder.target), decoder.policy, CONTEXT) if kind == "ahead" else decoder
 
 
 def rows_of(cache: KVCache) -> torch.Tensor:
@@ -90,7 +98,7 @@ def assert_fresh(cache: KVCache, model: Transformer) -> None:
 @pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS)
 @pytest.mark.parametrize("kind", POLICIES)
 def test_whatever_the_trees_text_is_what_plain_decoding_gives(kind: str, params: SamplingParams):
-    steps = run(decoder_of(POLICIES[kind]()), params=params)
+    steps = run(decoder_for(kind), params=params)
     assert tokens_of(steps) == reference(PROMPT, 18, params)
 
 
@@ -153,7 +161,7 @@ def test_an_end_token_inside_an_accepted_path_ends_the_text_there(at: int):
 @pytest.mark.parametrize("kind", ["full", *SHOWN])
 def test_text_ends_where_the_context_does_and_is_the_same_up_to_there(kind: str, prompt_size: int):
     prompt = (PROMPT * 6)[:prompt_size]
-    steps = run(decoder_of(POLICIES[kind]()), prompt=prompt, max_tokens=1000)
+    steps = run(decoder_for(kind), prompt=prompt, max_tokens=1000)
     assert tokens_of(steps) == reference(prompt, CONTEXT - prompt_size)
     assert steps[-1].stop is StopReason.LENGTH
 
@@ -162,7 +170,7 @@ def test_text_ends_where_the_context_does_and_is_the_same_up_to_there(kind: str,
 @pytest.mark.parametrize("kind", SHOWN)
 def test_a_warm_slot_says_the_same_as_a_cold_one(kind: str, params: SamplingParams):
     """Typed along, gone back, gone another way, and with nothing in common."""
-    decoder = decoder_of(POLICIES[kind]())
+    decoder = decoder_for(kind)
     slot = decoder.new_slot()
     first = tokens_of(run(decoder, slot, params=params, max_tokens=10))
     for prompt, reused in (
@@ -214,13 +222,15 @@ def interrupted(decoder: Decoder, slot: Slot, params: SamplingParams, after: int
     return None
 
 
-@pytest.mark.parametrize(("kind", "params"), [("shipped", SAMPLED), ("static", GREEDY), ("random", GREEDY)])
+@pytest.mark.parametrize(
+    ("kind", "params"), [("shipped", SAMPLED), ("ahead", GREEDY), ("static", GREEDY), ("random", GREEDY)]
+)
 def test_a_cancel_at_any_layer_starts_no_further_one_and_the_text_goes_on_as_if_none_had_been(
     kind: str, params: SamplingParams
 ):
     after = 0
     while True:
-        decoder = decoder_of(POLICIES[kind]())
+        decoder = decoder_for(kind)
         slot = decoder.new_slot()
         steps = interrupted(decoder, slot, params, after)
         if steps is None:
@@ -260,7 +270,7 @@ def test_a_drafts_cache_too_holds_what_a_fresh_prefill_gives():
 @pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS)
 @pytest.mark.parametrize("kind", ["full", *SHOWN])
 def test_a_branch_is_what_plain_decoding_says_after_its_first_token(kind: str, params: SamplingParams):
-    steps = run(decoder_of(POLICIES[kind]()), params=params, max_tokens=8, branches=3)
+    steps = run(decoder_for(kind), params=params, max_tokens=8, branches=3)
     text = tokens_of(steps)
     assert text == reference(PROMPT, 18, params)[:8]
     for step in steps:

@@ -7,6 +7,7 @@ import pytest
 
 from engine.draft.base import Opening, Outlook
 from engine.draft.model import ModelDrafter
+from engine.errors import DeviceError
 from engine.kv_cache import KVCache
 from engine.layers import BeforeLayer
 from engine.model import Block, Transformer
@@ -81,7 +82,8 @@ def test_nothing_is_grown_after_the_texts_end_nor_what_cannot_follow(policy: Sta
 class Broken:
     """A draft model whose second pass fails."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception) -> None:
+        self._error = error
         self._model = draft_model()
         self.config = self._model.config
         self.passes = 0
@@ -92,18 +94,26 @@ class Broken:
     def forward(self, *arguments: object) -> object:
         self.passes += 1
         if self.passes > 1:
-            raise ZeroDivisionError
+            raise self._error
         return self._model.forward(*arguments)  # type: ignore[arg-type]
 
 
 def test_a_draft_that_raises_is_named_and_asked_no_more():
-    broken = Broken()
+    broken = Broken(ZeroDivisionError())
     policy = StaticPolicy(ModelDrafter(broken, 64, len(MAP), CHEAP), MAP)  # type: ignore[arg-type]
     session = policy.open(policy.new_memories(), Opening(HISTORY, []), greedy=True)
     assert len(session.grow(AMPLE, nothing)) == 4, "what was grown before serves"
     assert list(session.failed) == ["model"]
     assert len(session.grow(AMPLE, nothing)) == 1
     assert broken.passes == 2
+
+
+def test_a_device_that_is_lost_while_drafting_is_no_failure_of_the_draft_alone():
+    broken = Broken(DeviceError("The GPU stopped working", lost=True))
+    policy = StaticPolicy(ModelDrafter(broken, 64, len(MAP), CHEAP), MAP)  # type: ignore[arg-type]
+    session = policy.open(policy.new_memories(), Opening(HISTORY, []), greedy=True)
+    with pytest.raises(DeviceError):
+        session.grow(AMPLE, nothing)
 
 
 def test_an_interruption_is_no_failure_of_the_draft(policy: StaticPolicy):
