@@ -13,6 +13,14 @@ from engine.slots import Reusable
 
 S = TypeVar("S", bound=Reusable)
 
+Progress = Callable[[float, str], None]
+"""Told how much of a piece of work is done, 0 to 1, and what is being done in a few words for people, such as
+"Loading layer 12 of 80". What it raises ends that work."""
+
+
+def untold(_share: float, _what: str) -> None:
+    """The `Progress` that nobody waits for."""
+
 
 class Branch(Protocol):
     """Verified tokens beside the path that was walked; see `engine.branches.Branch`."""
@@ -92,8 +100,18 @@ class Backend(Protocol[S]):
         ...
 
     @property
+    def slots(self) -> int:
+        """Slots of the target's there may be at a time."""
+        ...
+
+    @property
     def speed(self) -> Speed:
         """What passes take, as measured while loading."""
+        ...
+
+    @property
+    def notice(self) -> str:
+        """What the user should know of how it goes, such as that less fits than was planned; or ''."""
         ...
 
     def encode(self, request: GenerationRequest) -> BuiltPrompt:
@@ -120,10 +138,15 @@ class Backend(Protocol[S]):
         """Continue `tokens` with the model of the request's tier; see `engine.decode.Decoder.generate`.
 
         `before_layer` may run another generation, in another slot, to its end before it returns.
-        Steps have branches where `request` wants alternatives.
+        Steps have branches where `request` wants alternatives. Raises DeviceError where memory or the device
+        gives out.
         """
         ...
 
+    def close(self) -> None:
+        """Give back what is held outside of the process's own memory. Called once, when no slot is used."""
+        ...
 
-Load = Callable[[Callable[[float], None]], Backend[S]]
-"""Loads the models, telling its argument the share that is done. Runs on the worker's thread."""
+
+Load = Callable[[Progress], Backend[S]]
+"""Loads the models. Runs on the worker's thread."""

@@ -1,4 +1,4 @@
-"""``umbrella-engine serve|status|stop|selftest|train-draft``.
+"""The command ``umbrella-engine``: the table of what it can do, and what of that is about the running engine.
 
 Exit codes: 0 done, 1 it failed, 2 bad usage or configuration, 3 no engine runs.
 """
@@ -13,18 +13,23 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from engine.backend import Backend
+from engine import hub_command
+from engine.backend import Backend, Progress
 from engine.client import ask_to_drain
 from engine.config import EngineConfig
 from engine.config import load as load_config
-from engine.errors import EngineUnavailable, TrainingError, UmbrellaError
-from engine.launch import probe
+from engine.errors import DeviceError, EngineUnavailable, TrainingError, UmbrellaError
+from engine.launch import probe, unload_engine
+from engine.offload import plan_command
 from engine.protocol import Health
+from engine.quantize import command as quantize
 from engine.runtime import POLL_S, RuntimeDir
 from engine.selftest import command as selftest
 from engine.training import command as train_draft
@@ -32,16 +37,76 @@ from engine.training import command as train_draft
 if TYPE_CHECKING:
     from engine.workspace import Workspaces
 
-LoadEngine = Callable[[EngineConfig, Callable[[float], None], "Workspaces"], Backend[Any]]
+LoadEngine = Callable[[EngineConfig, Progress, "Workspaces"], Backend[Any]]
 
 DONE, FAILED, USAGE, NO_ENGINE = 0, 1, 2, 3
 STOP_TIMEOUT_S = 15.0
 
 
-def load_engine(
-    config: EngineConfig, progress: Callable[[float], None], workspaces: Workspaces
-) -> Backend[Any]:
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A row of the table: what its arguments are, and what it does with them for an exit code.
+
+    `run` is also given what tells the user a sentence. It may raise an UmbrellaError, which is told as well.
+    """
+
+    name: str
+    help: str
+    run: Callable[[argparse.Namespace, Callable[[str], None]], int]
+    add_arguments: Callable[[argparse.ArgumentParser], None] = lambda _parser: None
+
+
+def commands(load: LoadEngine) -> tuple[Command, ...]:
+    """Every command there is; ``serve`` loads models by `load`."""
+    return (
+        Command(
+            "serve",
+            "run the engine here; clients start one by themselves",
+            partial(_serve, load),
+            _serve_arguments,
+        ),
+        Command("status", "say whether an engine runs, and in which state", _status, _status_arguments),
+        Command("unload", "free the memory of the models until the next request", _unload),
+        Command("stop", "let the engine finish what it has begun, and end it", _stop),
+        Command(
+            "fetch",
+            "fetch models from the Hugging Face hub into its local cache",
+            hub_command.run,
+            hub_command.add_arguments,
+        ),
+        Command(
+            "quantize",
+            "make an AWQ INT4 checkpoint of a dense one",
+            quantize.run,
+            quantize.add_arguments,
+        ),
+        Command(
+            "plan",
+            "say what of a model goes where, and how fast it will be, without loading it",
+            plan_command.run,
+            plan_command.add_arguments,
+        ),
+        Command(
+            "selftest",
+            "load the configured models here, check them and time them",
+            selftest.run,
+            selftest.add_arguments,
+        ),
+        Command(
+            "train-draft",
+            "train a draft for a target on your own code",
+            train_draft.run,
+            train_draft.add_arguments,
+        ),
+    )
+
+
+def load_engine(config: EngineConfig, progress: Progress, workspaces: Workspaces) -> Backend[Any]:
     """Load what `config` names, to draft from `workspaces`. Raises CheckpointError or ConfigError."""
+    if config.threads is not None:
+        # Numeric libraries read these once, when they are imported: what torch is told later holds for torch.
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+        os.environ.update(dict.fromkeys(names, str(config.threads)))
     # Torch is imported here, on the worker's thread, while the socket answers already.
     from engine.generation import EngineBackend
 
@@ -52,47 +117,38 @@ def load_engine(
 
 def main(arguments: Sequence[str] | None = None, *, load: LoadEngine = load_engine) -> int:
     """The entry point. Returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser(commands(load)).parse_args(arguments)
     try:
-        if options.command == "serve":
-            return _serve(options, load)
-        if options.command == "train-draft":
-            return train_draft.run(options, _say)
-        if options.command == "selftest":
-            return selftest.run(options, _say)
-        return _status(options) if options.command == "status" else _stop()
+        return options.run(options, _say)
     except UmbrellaError as error:
         _say(str(error))
-        if isinstance(error, TrainingError):
+        if isinstance(error, (TrainingError, DeviceError)):
             return FAILED
         return NO_ENGINE if isinstance(error, EngineUnavailable) else USAGE
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(table: Sequence[Command]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="umbrella-engine",
         description="The one engine of this user.",
         epilog="Exit codes: 0 done, 1 it failed, 2 bad usage or configuration, 3 no engine runs.",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    serve = commands.add_parser("serve", help="run the engine here; clients start one by themselves")
-    serve.add_argument("--config", type=Path, metavar="FILE", help="TOML or JSON; see configs/")
-    serve.add_argument("--host", default="127.0.0.1", help="loopback address of --port (%(default)s)")
-    serve.add_argument("--port", type=int, help="listen on TCP too, with the token in engine.token; 0: any")
-    serve.add_argument("--lock-fd", type=int, help=argparse.SUPPRESS)
-    status = commands.add_parser("status", help="say whether an engine runs, and in which state")
-    status.add_argument("--json", action="store_true", help="the engine's /health as it is")
-    commands.add_parser("stop", help="let the engine finish what it has begun, and end it")
-    selftest.add_arguments(
-        commands.add_parser("selftest", help="load the configured models here, check them and time them")
-    )
-    train_draft.add_arguments(
-        commands.add_parser("train-draft", help="train a draft for a target on your own code")
-    )
+    subparsers = parser.add_subparsers(required=True)
+    for command in table:
+        subparser = subparsers.add_parser(command.name, help=command.help)
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run)
     return parser
 
 
-def _serve(options: argparse.Namespace, load: LoadEngine) -> int:
+def _serve_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML or JSON; see configs/")
+    parser.add_argument("--host", default="127.0.0.1", help="loopback address of --port (%(default)s)")
+    parser.add_argument("--port", type=int, help="listen on TCP too, with the token in engine.token; 0: any")
+    parser.add_argument("--lock-fd", type=int, help=argparse.SUPPRESS)
+
+
+def _serve(load: LoadEngine, options: argparse.Namespace, _say: Callable[[str], None]) -> int:
     # Deferred: status and stop need none of it.
     from engine.server import listen_tcp, serve
     from engine.workspace import Workspaces
@@ -125,13 +181,17 @@ def _hold_lock(place: RuntimeDir, inherited: int | None) -> None:
     place.sign_lock(lock)
 
 
-def _status(options: argparse.Namespace) -> int:
+def _status_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="the engine's /health as it is")
+
+
+def _status(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     place = RuntimeDir.prepare()
     health = probe(place)
     if options.json:
         sys.stdout.write((msgspec.json.encode(health) if health else b"null").decode() + "\n")
     elif health is None:
-        _say(f"No engine runs in {place.path}.")
+        say(f"No engine runs in {place.path}.")
     else:
         _show(place, health)
     return DONE if health else NO_ENGINE
@@ -161,7 +221,14 @@ def _show(place: RuntimeDir, health: Health) -> None:
     Console().print(table)
 
 
-def _stop() -> int:
+def _unload(_options: argparse.Namespace, say: Callable[[str], None]) -> int:
+    if unload_engine():
+        return DONE
+    say("The engine is at work. It gives the memory back as soon as it has finished.")
+    return FAILED
+
+
+def _stop(_options: argparse.Namespace, say: Callable[[str], None]) -> int:
     place = RuntimeDir.prepare()
     deadline = time.monotonic() + STOP_TIMEOUT_S
     holder = place.holder()
@@ -169,10 +236,10 @@ def _stop() -> int:
         # An engine that starts has not signed yet, and one that ends no longer does.
         if (lock := place.lock_within(POLL_S)) is not None:
             os.close(lock)
-            _say(f"No engine runs in {place.path}.")
+            say(f"No engine runs in {place.path}.")
             return NO_ENGINE
         if time.monotonic() > deadline:
-            _say(f"Some process holds {place.path}, but no engine has signed for it. Its log is {place.log}.")
+            say(f"Some process holds {place.path}, but no engine has signed for it. Its log is {place.log}.")
             return FAILED
         holder = place.holder()
     with suppress(EngineUnavailable):  # One that hangs gets a signal below.
@@ -183,7 +250,7 @@ def _stop() -> int:
         os.kill(holder, signal.SIGTERM)
     if _has_ended(place):
         return DONE
-    _say(f"The engine (process {holder}) does not end; kill it. Its log is {place.log}.")
+    say(f"The engine (process {holder}) does not end; kill it. Its log is {place.log}.")
     return FAILED
 
 

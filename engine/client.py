@@ -22,7 +22,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from engine.errors import EngineGone, EngineUnavailable, ProtocolMismatch, RequestError
-from engine.protocol import PROTOCOL_VERSION, Health, UmbrellaReply, UmbrellaRequest, WorkspacePush
+from engine.protocol import (
+    PROTOCOL_VERSION,
+    UNLOAD_WAIT_S,
+    Health,
+    UmbrellaReply,
+    UmbrellaRequest,
+    WorkspacePush,
+)
 from engine.schema import SchemaError, read
 
 if TYPE_CHECKING:
@@ -196,6 +203,17 @@ def ask_to_drain(endpoint: Endpoint, timeout_s: float | None = None) -> None:
     status, data = _ask(endpoint, "POST", "/drain", timeout_s)
     if status != 202:
         _refuse(endpoint, status, data)
+
+
+def ask_to_unload(endpoint: Endpoint) -> bool:
+    """Ask the engine to give its models' memory back, and to go on without them until the next request.
+
+    False where it will be once the engine has finished what it has begun.
+    """
+    status, data = _ask(endpoint, "POST", "/unload", UNLOAD_WAIT_S + CONNECT_TIMEOUT_S)
+    if status not in (200, 202):
+        _refuse(endpoint, status, data)
+    return status == 200
 
 
 def prepare() -> None:

@@ -52,6 +52,11 @@ class DeviceError(UmbrellaError):
         self.lost = lost
 
 
+def is_loss(error: BaseException) -> bool:
+    """Whether `error` says that the device is gone, so that nothing more can be run in this process."""
+    return isinstance(error, DeviceError) and error.lost
+
+
 class TrainingError(UmbrellaError):
     """A corpus, a plan or a checkpoint that cannot be trained with, or a run that had to stop."""
 

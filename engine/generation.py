@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from engine.backend import BuiltPrompt, Speed, Text
+from engine.backend import BuiltPrompt, Progress, Speed, Text, untold
 from engine.config import EngineConfig
 from engine.decode import Decoder, Step
 from engine.errors import RequestError
+from engine.faults import device_errors
 from engine.loaded import LoadedEngine
 from engine.protocol import Tier
 from engine.request import CodePrompt, GenerationRequest, TextPrompt
@@ -29,7 +30,7 @@ class EngineBackend:
 
     @staticmethod
     def load(
-        config: EngineConfig, progress: Callable[[float], None], workspaces: Workspaces = no_workspaces
+        config: EngineConfig, progress: Progress = untold, workspaces: Workspaces = no_workspaces
     ) -> EngineBackend:
         """Load what `config` names; see `LoadedEngine.load`."""
         return EngineBackend(LoadedEngine.load(config, progress, workspaces))
@@ -40,9 +41,19 @@ class EngineBackend:
         return self.engine.decoder.max_length
 
     @property
+    def slots(self) -> int:
+        """Slots of the target's there may be at a time."""
+        return self.engine.slots
+
+    @property
     def speed(self) -> Speed:
         """What passes take, as measured while loading."""
         return self.engine.speed
+
+    @property
+    def notice(self) -> str:
+        """What the user should know of how it goes, or ''."""
+        return self.engine.notice
 
     def encode(self, request: GenerationRequest) -> BuiltPrompt:
         """The request's prompt. Raises RequestError if there can be none, or it biases unknown tokens."""
@@ -84,19 +95,24 @@ class EngineBackend:
             logit_bias=request.logit_bias,
             seed=request.seed,
         )
-        return self._decoder(request.tier).generate(
-            tokens,
-            slot,
-            params,
-            text,
-            max_tokens=max_tokens,
-            speculative=request.speculative,
-            before_layer=before_layer,
-            constraint=text,
-            workspace=request.workspace,
-            # Some will say what the text says, or what another does.
-            branches=SPARE_BRANCHES * (request.alternatives - 1),
-        )
+        with device_errors():
+            yield from self._decoder(request.tier).generate(
+                tokens,
+                slot,
+                params,
+                text,
+                max_tokens=max_tokens,
+                speculative=request.speculative,
+                before_layer=before_layer,
+                constraint=text,
+                workspace=request.workspace,
+                # Some will say what the text says, or what another does.
+                branches=SPARE_BRANCHES * (request.alternatives - 1),
+            )
+
+    def close(self) -> None:
+        """Give back what the models hold outside of the process's own memory."""
+        self.engine.close()
 
     def _decoder(self, tier: Tier) -> Decoder:
         if tier == "target":

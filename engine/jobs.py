@@ -228,11 +228,28 @@ class JobQueue:
             self._updated()
             return True
 
-    def take(self) -> Job | None:
-        """Wait for a job, which has then begun. None once the queue is closed."""
+    def take(
+        self, timeout_s: float | None = None, is_enough: Callable[[], bool] = lambda: False
+    ) -> Job | None:
+        """Wait for a job, which has then begun.
+
+        None once the queue is closed, and where no job waits but the time is over or `is_enough`, which is
+        asked again at every `wake`.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._jobs or is_enough(), timeout_s)
+            return self._begin() if self._jobs else None
+
+    def wake(self) -> None:
+        """Have `take` look again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait(self) -> bool:
+        """Wait until `take` has a job to return. False once the queue is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._jobs)
-            return None if self._closed else self._begin()
+            return not self._closed
 
     def take_before(self, job: Job) -> Job | None:
         """A waiting job that is more urgent than `job`, which has then begun; None if there is none."""

@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine import __version__
-from engine.client import Endpoint, ask_to_drain, fetch_health
+from engine.client import Endpoint, ask_to_drain, ask_to_unload, fetch_health
 from engine.config import EngineConfig, default_path, load
-from engine.errors import EngineGone, EngineUnavailable, ProtocolMismatch
+from engine.errors import EngineUnavailable, ProtocolMismatch
 from engine.protocol import PROTOCOL_VERSION, Health
 from engine.runtime import POLL_S, RuntimeDir
 
@@ -26,7 +26,6 @@ _CRASHED = "The engine ended unexpectedly; it was started again."
 """Short enough for one row of a terminal: Neovim would have the user press Enter for more, amid typing."""
 ENGINE_COMMAND = (sys.executable, "-P", "-m", "engine.cli", "serve")
 START_TIMEOUT_S = 30.0
-END_TIMEOUT_S = 15.0
 PROBE_TIMEOUT_S = 5.0
 
 
@@ -38,10 +37,10 @@ def ensure_engine(
 ) -> Endpoint:
     """Where the engine of this user answers; started first if none does. Blocks until it does.
 
-    An engine of another version, or one that failed to load another configuration, is asked to end and
-    is replaced. One that runs another configuration is kept, and `Endpoint.notice` says so; it also says so
-    where this call has started one in the place of one that crashed. Raises ConfigError, or
-    EngineUnavailable if none can be had.
+    An engine of another version, or one that has another configuration but not its models, because they were
+    given back or could not be loaded, is asked to end and is replaced. One that runs another configuration is
+    kept, and `Endpoint.notice` says so; it also says so where this call has started one in the place of one
+    that crashed. Raises ConfigError, or EngineUnavailable if none can be had.
     """
     config = load(config_path)
     place = RuntimeDir.prepare()
@@ -76,28 +75,12 @@ def ensure_engine(
         time.sleep(POLL_S)
 
 
-def end_engine(timeout_s: float = END_TIMEOUT_S) -> bool:
-    """Have the engine of this user finish what it has begun and end, and wait until it has.
+def unload_engine() -> bool:
+    """Have the engine of this user give its models' memory back, until the next request; see `ask_to_unload`.
 
-    False if none runs. Raises EngineUnavailable if it does not end in time.
+    Raises EngineGone if none runs.
     """
-    place = RuntimeDir.prepare()
-    ending = place.holder()
-    try:
-        ask_to_drain(place.endpoint(), PROBE_TIMEOUT_S)
-    except EngineGone:
-        return False
-    deadline = time.monotonic() + timeout_s
-    while (lock := place.try_lock()) is None:
-        if ending is not None and place.holder() not in (ending, None):
-            return True  # Another client has started the next one already.
-        if time.monotonic() > deadline:
-            raise EngineUnavailable(
-                f"The engine has not ended within {timeout_s:g} s. Run `umbrella-engine stop`."
-            )
-        time.sleep(POLL_S)
-    os.close(lock)
-    return True
+    return ask_to_unload(RuntimeDir.prepare().endpoint())
 
 
 def probe(place: RuntimeDir) -> Health | None:
@@ -113,7 +96,7 @@ def probe(place: RuntimeDir) -> Health | None:
 def _wanted(health: Health, config: EngineConfig) -> bool:
     if health.protocol != PROTOCOL_VERSION or health.package != __version__ or health.state == "draining":
         return False
-    return health.state != "failed" or health.config_hash == config.digest()
+    return health.state not in ("failed", "unloaded") or health.config_hash == config.digest()
 
 
 def _notice(health: Health, config: EngineConfig, config_path: Path | None) -> str:

@@ -13,6 +13,8 @@ from enum import StrEnum
 from typing import Literal
 
 PROTOCOL_VERSION = 1
+UNLOAD_WAIT_S = 10.0
+"""How long the answer to ``POST /unload`` waits for the memory to be free."""
 
 SegmentKind = Literal["prefix", "suffix", "definition", "snippet", "edit"]
 Stability = Literal["stable", "volatile"]
@@ -219,7 +221,8 @@ class WorkspacePush:
             _require_name("removed", path)
 
 
-HealthState = Literal["starting", "loading", "ready", "draining", "failed"]
+HealthState = Literal["starting", "loading", "ready", "unloaded", "draining", "failed"]
+"""``unloaded``: the models' memory has been given back; the next request loads them again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +239,8 @@ class Health:
     busy: bool = False
     """Whether a generation runs or waits."""
     message: str = ""
+    """What is being done while loading, why there are no models once that has failed, and while ready what
+    the user should know of them; '' where there is nothing to say."""
     pass_ms: float = 0.0
     """What a pass of the target over one token takes, measured when it was loaded; 0 until then. What a
     request's passes took is in the timings of its reply."""

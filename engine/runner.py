@@ -17,26 +17,25 @@ from typing import Generic
 
 from engine.alternatives import Answer, Limits, alternatives
 from engine.backend import Backend, S, Step
-from engine.errors import EngineUnavailable, UmbrellaError
+from engine.errors import EngineUnavailable, UmbrellaError, is_loss
 from engine.jobs import Cancelled, Chunk, Ending, Job, JobQueue, Preempted, Progress
 from engine.metrics import Metrics
 from engine.protocol import StopReason, Tier, TokenCounts
-from engine.slots import SlotPool
+from engine.slots import SlotPool, draft_tier_slots
 
 log = logging.getLogger(__name__)
-
-DRAFT_SLOTS = 2
-"""Of the draft tier: a document's, and one beside it for what is fetched ahead or is an alternative."""
 
 
 class Runner(Generic[S]):
     """Runs what it is given, and whatever more urgent comes into `queue` meanwhile."""
 
-    def __init__(self, backend: Backend[S], slots: int, queue: JobQueue, metrics: Metrics) -> None:
+    def __init__(self, backend: Backend[S], queue: JobQueue, metrics: Metrics) -> None:
+        self.lost: UmbrellaError | None = None
+        """What says that the device is gone, so that nothing more can be run."""
         self._backend = backend
         self._pools: dict[Tier, SlotPool[S]] = {
-            "target": SlotPool(slots, lambda: backend.new_slot("target")),
-            "draft": SlotPool(DRAFT_SLOTS, lambda: backend.new_slot("draft")),
+            "target": SlotPool(backend.slots, lambda: backend.new_slot("target")),
+            "draft": SlotPool(draft_tier_slots(backend.slots), lambda: backend.new_slot("draft")),
         }
         self._queue = queue
         self._metrics = metrics
@@ -50,6 +49,8 @@ class Runner(Generic[S]):
         except Preempted:
             self._put_back(job)
         except UmbrellaError as error:
+            if is_loss(error):
+                self.lost = error
             job.end(error)
         except Exception as error:  # noqa: BLE001 - one request's failure is not the engine's
             _log_without_message(error)
@@ -112,7 +113,8 @@ class Runner(Generic[S]):
     def _give_way(self, job: Job) -> None:
         """Run what is more urgent than `job`, which stands between two layers and then goes on.
 
-        Raises Preempted if there is no slot for that but those of paused jobs and the one `job` is in.
+        Raises Preempted if there is no slot for that but those of paused jobs and the one `job` is in, and
+        DeviceError if that has lost the device.
         """
         self._metrics.preemptions.inc()
         job.book()
@@ -122,6 +124,8 @@ class Runner(Generic[S]):
                 raise Preempted
             self.run(urgent)
             self._queue.done(urgent)
+            if self.lost is not None:
+                raise self.lost
         job.book(waited=True)
 
     def _put_back(self, job: Job) -> None:

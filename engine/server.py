@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 FAILED_IDLE_S = 60.0
 """An engine that could not load ends soon, so that the next client tries again with what was mended."""
+LOST_IDLE_S = 1.0
+"""One whose device is gone ends at once, but for what is still being said about that."""
 DRAIN_POLL_S = 0.05
 STOP_TIMEOUT_S = 3.0
 
@@ -38,29 +40,35 @@ class Lifetime:
     def __init__(self, worker: Worker[Any], idle_limit_s: float) -> None:
         self._worker = worker
         self._idle_limit_s = idle_limit_s or float("inf")
-        self._draining = asyncio.Event()
+        self._is_draining = False
+        self._changed = asyncio.Event()
 
     def drain(self) -> None:
         """Finish what was accepted, then end."""
         self._worker.drain()
-        self._draining.set()
+        self._is_draining = True
+        self._changed.set()
+
+    def look_again(self) -> None:
+        """The worker has failed, so that the end is nearer."""
+        self._changed.set()
 
     async def over(self) -> None:
         """Return when the process should end."""
-        while (left_s := self._limit_s() - self._worker.idle_s) > 0:
+        while not self._is_draining and (left_s := self._limit_s() - self._worker.idle_s) > 0:
             with suppress(TimeoutError):
-                # Loading may turn into failure meanwhile, which has a shorter limit.
-                await asyncio.wait_for(self._draining.wait(), min(left_s, FAILED_IDLE_S))
-                break
-        else:
+                await asyncio.wait_for(self._changed.wait(), left_s)
+            self._changed.clear()
+        if not self._is_draining:
             log.info("idle: ending")
             self.drain()
         while self._worker.busy:  # noqa: ASYNC110 - a thread's doing, and a signal must not have to wait for it
             await asyncio.sleep(DRAIN_POLL_S)
 
     def _limit_s(self) -> float:
-        failed = self._worker.state == "failed"
-        return min(self._idle_limit_s, FAILED_IDLE_S) if failed else self._idle_limit_s
+        if self._worker.state != "failed":
+            return self._idle_limit_s
+        return min(self._idle_limit_s, LOST_IDLE_S if self._worker.is_lost else FAILED_IDLE_S)
 
 
 class _Server(uvicorn.Server):
@@ -117,7 +125,8 @@ def serve(
 
     `load` starts `workspaces` once there is a tokenizer.
 
-    Returns False if the worker's thread is still busy inside a library and has to be left behind.
+    Returns False if the process has to be ended without more ado: the worker's thread is still busy inside a
+    library, or the device is gone, and what libraries do about that at the end may take for ever.
     """
     place.clear_tcp()  # A killed engine's would lead clients to a port that is not ours.
     listeners = [tcp] if tcp else []
@@ -126,7 +135,7 @@ def serve(
     token = place.write_tcp(tcp.getsockname()[1]) if tcp else ""
     metrics = Metrics()
     metrics.watch_workspaces(lambda: workspaces.documents, lambda: workspaces.tokens)
-    worker = Worker(load, metrics, slots=config.slots, max_queue=config.max_queue)
+    worker = Worker(load, metrics, max_queue=config.max_queue, unload_s=config.unload_s)
     try:
         asyncio.run(_serve(config, worker, metrics, workspaces, token, listeners))
     finally:
@@ -135,7 +144,7 @@ def serve(
         for listener in listeners:
             listener.close()
         place.clear()
-    return stopped
+    return stopped and not worker.is_lost
 
 
 async def _serve(
@@ -164,7 +173,13 @@ async def _serve(
         await lifetime.over()
         server.should_exit = True
 
-    worker.start()
+    loop = asyncio.get_running_loop()
+
+    def failed() -> None:
+        with suppress(RuntimeError):  # The loop is closed: it ends anyway.
+            loop.call_soon_threadsafe(lifetime.look_again)
+
+    worker.start(failed)
     ending = asyncio.create_task(end())
     try:
         await server.serve(sockets=listeners)

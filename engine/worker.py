@@ -1,4 +1,4 @@
-"""The one thread that owns the models: it loads them, then runs jobs by priority.
+"""The one thread that owns the models: it loads them, runs jobs by priority, and gives them back.
 
 Owns what may be asked of it from other threads. Knows nothing of HTTP, nor of how a job is run; torch-free.
 """
@@ -9,11 +9,13 @@ import itertools
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Generic
 
 from engine.backend import Backend, Load, S, Speed
-from engine.errors import EngineUnavailable, UmbrellaError
+from engine.errors import EngineUnavailable, UmbrellaError, is_loss
 from engine.jobs import Cancelled, Deliver, Job, JobQueue
+from engine.memory import give_back
 from engine.metrics import Metrics
 from engine.protocol import HealthState
 from engine.request import GenerationRequest
@@ -22,30 +24,47 @@ from engine.runner import Runner, end_cancelled
 log = logging.getLogger(__name__)
 
 
-class Worker(Generic[S]):
-    """Runs jobs on a thread of its own. The public methods are safe from any thread."""
+class _Unwanted(Exception):
+    """Raised while loading: the models are to be given back, and nobody waits for them."""
 
-    def __init__(self, load: Load[S], metrics: Metrics, *, slots: int, max_queue: int) -> None:
+
+class Worker(Generic[S]):
+    """Runs jobs on a thread of its own. The public methods are safe from any thread.
+
+    `unload_s` is the seconds without a job after which the models are given back; 0: never.
+    """
+
+    def __init__(self, load: Load[S], metrics: Metrics, *, max_queue: int, unload_s: float = 0.0) -> None:
         self._load = load
         self._metrics = metrics
-        self._slots = slots
         self._max_queue = max_queue
+        self._unload_s = unload_s or None
+        self._at_failure: Callable[[], None] = lambda: None
         self._queue = JobQueue()
         self._sequence = itertools.count()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="umbrella-worker", daemon=True)
         self._last_active = time.monotonic()
+        self._lock = threading.Lock()
+        """Guards the state, and whom to tell of the next one."""
+        self._when_unloaded: list[Callable[[], None]] = []
         self.state: HealthState = "starting"
         self.load_share = 0.0
         """0 to 1: how much is loaded."""
-        self.failure = ""
-        """Why loading failed, and what to do about it."""
+        self.message = ""
+        """As `engine.protocol.Health` has it."""
+        self.is_lost = False
+        """Whether it has failed because the device is gone, so that only another process can go on."""
         self.speed = Speed()
-        """What to expect of the models, once they are loaded."""
+        """What to expect of the models, once they have been loaded."""
         metrics.watch_queue(self._queue.__len__)
 
-    def start(self) -> None:
-        """Begin to load, then to run jobs."""
+    def start(self, at_failure: Callable[[], None] = lambda: None) -> None:
+        """Begin to load, then to run jobs.
+
+        `at_failure` is called on the worker's thread when `state` becomes failed, which it then stays.
+        """
+        self._at_failure = at_failure
         self._thread.start()
 
     def submit(self, request: GenerationRequest, deliver: Deliver) -> Job:
@@ -59,7 +78,10 @@ class Worker(Generic[S]):
         job = Job(request, deliver, next(self._sequence))
         self._last_active = time.monotonic()
         if not self._queue.put(job):
-            raise EngineUnavailable(self.failure or "The engine has stopped. Send the request again.")
+            failed = self.state == "failed"
+            raise EngineUnavailable(
+                self.message if failed else "The engine has stopped. Send the request again."
+            )
         return job
 
     def cancel(self, job: Job) -> None:
@@ -73,10 +95,25 @@ class Worker(Generic[S]):
         if self._queue.remove(job):
             end_cancelled(job, self._metrics)
 
+    def unload(self, then: Callable[[], None]) -> None:
+        """Give the models' memory back once no job runs or waits, and call `then`: at once where it is free.
+
+        Loading that nobody waits for is given up. The next job has the models loaded again.
+        """
+        with self._lock:
+            has_models = self.state in ("starting", "loading", "ready")
+            if has_models:
+                self._when_unloaded.append(then)
+        if has_models:
+            self._queue.wake()
+        else:
+            then()
+
     def drain(self) -> None:
         """Finish what was accepted, accept nothing more."""
-        if self.state != "failed":
-            self.state = "draining"
+        with self._lock:
+            if self.state != "failed":
+                self.state = "draining"
 
     def stop(self, timeout_s: float) -> bool:
         """Cancel everything and end the thread. False if it is still busy after `timeout_s`."""
@@ -102,47 +139,88 @@ class Worker(Generic[S]):
         return 0.0 if self.busy else time.monotonic() - self._last_active
 
     def _run(self) -> None:
+        while True:
+            self._load_and_serve()
+            if not (self._stopping.is_set() or self.is_lost):
+                give_back()  # Only now does nothing refer to the models any more.
+                log.info("the models' memory is free")
+            self.load_share = 0.0
+            self._enter("unloaded")
+            with self._lock:
+                tell, self._when_unloaded = self._when_unloaded, []
+            for told in tell:
+                told()
+            if not self._queue.wait():
+                return
+
+    def _load_and_serve(self) -> None:
+        """Load the models, and run jobs until they are to be given back."""
         backend = self._loaded()
         if backend is None:
             return
-        runner = Runner(backend, self._slots, self._queue, self._metrics)
-        while job := self._queue.take():
-            runner.run(job)
-            self._last_active = time.monotonic()
-            self._queue.done(job)
+        try:
+            self._serve(backend)
+        finally:
+            try:
+                backend.close()
+            except Exception:
+                log.exception("the models could not be closed")
 
     def _loaded(self) -> Backend[S] | None:
-        if self.state == "starting":
-            self.state = "loading"
+        """The models; None where there are none, for which `state` says why."""
+        self._enter("loading")
         try:
             backend = self._load(self._progressed)
-        except Cancelled:
+        except (Cancelled, _Unwanted):
             return None
         except UmbrellaError as error:
-            self._fail(str(error))
+            self._fail(str(error).rstrip("."), is_lost=is_loss(error))
             return None
         except Exception as error:
             log.exception("loading failed")
-            self._fail(f"Loading failed: {error} ({type(error).__name__}). The engine's log has the details.")
+            self._fail(f"Loading failed: {error} ({type(error).__name__}). The engine's log has the details")
             return None
         self.load_share, self.speed = 1.0, backend.speed
         self._last_active = time.monotonic()
-        if self.state == "loading":
-            self.state = "ready"
+        self._enter("ready", backend.notice)
         return backend
 
-    def _progressed(self, share: float) -> None:
+    def _serve(self, backend: Backend[S]) -> None:
+        """Run jobs until none has come for long enough, the models are unwanted, or the device is lost."""
+        runner = Runner(backend, self._queue, self._metrics)
+        while job := self._queue.take(self._unload_s, lambda: bool(self._when_unloaded)):
+            runner.run(job)
+            self.message = backend.notice
+            self._last_active = time.monotonic()
+            self._queue.done(job)
+            if runner.lost is not None:
+                self._fail(str(runner.lost).rstrip("."), is_lost=True)
+                return
+
+    def _progressed(self, share: float, what: str) -> None:
         if self._stopping.is_set():
             raise Cancelled
-        self.load_share = share
+        if self._when_unloaded and not self._queue.busy:
+            raise _Unwanted
+        self.load_share, self.message = share, what
 
-    def _fail(self, message: str) -> None:
-        log.error("the engine cannot serve: %s", message)
-        # Where the message says what to do, this says what to do after it.
-        self.failure = (
-            f"{message.rstrip('.')}. Then run `umbrella-engine stop`; the next request starts anew."
+    def _enter(self, state: HealthState, message: str = "") -> None:
+        """Be in `state` from now on, unless the engine is about to end."""
+        with self._lock:
+            if self.state not in ("draining", "failed"):
+                self.state, self.message = state, message
+
+    def _fail(self, problem: str, *, is_lost: bool = False) -> None:
+        log.error("the engine cannot serve: %s", problem)
+        # Where the problem says what to do, this says what to do after it.
+        next_step = (
+            "It ends now; the next request starts another"
+            if is_lost
+            else "Then run `umbrella-engine stop`; the next request starts anew"
         )
+        with self._lock:
+            self.state, self.message, self.is_lost = "failed", f"{problem}. {next_step}.", is_lost
         self._last_active = time.monotonic()
-        self.state = "failed"
         for job in self._queue.close():
-            job.end(EngineUnavailable(self.failure))
+            job.end(EngineUnavailable(self.message))
+        self._at_failure()

@@ -73,7 +73,12 @@ class Workspaces:
         self._closed = False
 
     def start(self, encode: Callable[[str], Sequence[int]]) -> None:
-        """Index what waits and what comes. `encode` must let other threads run meanwhile."""
+        """Index what waits and what comes. `encode` must let other threads run meanwhile.
+
+        Only the first call counts: models that are loaded again have the same tokenizer.
+        """
+        if self._thread is not None:
+            return
         self._thread = threading.Thread(
             target=self._run, args=(encode,), name="umbrella-workspaces", daemon=True
         )

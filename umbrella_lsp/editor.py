@@ -63,7 +63,7 @@ class Editor:
             self._server.protocol.notify(STATUS, lsp.status(status))
         if status.kind == "loading":
             self._loading = self._loading or self._bar("Umbrella: loading the model")
-            self._show(self._loading, "", status.progress)
+            self._show(self._loading, status.message, status.progress)
         elif self._loading:
             self._loading.end("")
             self._loading = None

@@ -153,10 +153,14 @@ class EngineLink:
         if has_one:
             self._listen(Gone())
 
-    async def unload(self, end: Callable[[], T]) -> T:
-        """Forget the engine and call `end`, which blocks until it has ended, in a thread."""
+    async def unload(self, free: Callable[[], T]) -> T:
+        """Forget the engine and call `free`, which blocks until its memory is free, in a thread.
+
+        The next request looks for an engine: where another configuration is wanted by then, one without
+        models makes room for it.
+        """
         self._lose()
-        return await _in_daemon_thread(end)
+        return await _in_daemon_thread(free)
 
     async def aclose(self) -> None:
         """Close connections and stop looking."""

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from engine.client import Endpoint, EngineClient
-from engine.launch import end_engine
+from engine.errors import EngineGone
+from engine.launch import unload_engine
 from engine.protocol import Health
 from umbrella_lsp import engines
 from umbrella_lsp.acceptance.tally import Tally, user_file
@@ -50,8 +51,8 @@ ASK_EVERY_S = 0.5
 BUSY_AFTER_S = 0.15
 """How long a text is in the making before that is worth showing."""
 _NOT_OURS = (
-    "The engine that the setting umbrella.engine.url names is not this editor's to end. End it where it was "
-    "started."
+    "The engine that the setting umbrella.engine.url names is not this editor's to unload. Do that where it "
+    "was started."
 )
 
 
@@ -222,15 +223,19 @@ class Session:
         return found if self._settings.statistics else found + note
 
     async def unload(self) -> str:
-        """End the user's engine, so that its memory is free: a sentence about what came of it."""
+        """Have the user's engine free the memory of its models: a sentence about what came of it."""
         if self._settings.engine.url:
             return _NOT_OURS
         self.completer.close()
         try:
-            has_run = await self._link.unload(end_engine)
+            is_free = await self._link.unload(unload_engine)
+        except EngineGone:
+            return "No engine runs."
         except UmbrellaError as error:
             return str(error)
-        return "The engine has ended. The next request starts it." if has_run else "No engine runs."
+        if is_free:
+            return "The models' memory is free. The next request loads them."
+        return "The models' memory will be free once what runs is done."
 
     async def aclose(self) -> None:
         """Stop reading and counting, and let go of the engine, which lives on by itself."""
@@ -291,11 +296,16 @@ class Session:
         """So many texts are in the making."""
         if streams and self._busy_soon is None:
             loop = asyncio.get_running_loop()
-            self._busy_soon = loop.call_later(BUSY_AFTER_S, self._take, Working(busy=True))
+            self._busy_soon = loop.call_later(BUSY_AFTER_S, self._busy)
         elif not streams and self._busy_soon is not None:
             self._busy_soon.cancel()
             self._busy_soon = None
             self._take(Working(busy=False))
+
+    def _busy(self) -> None:
+        """A text is taking its time, maybe because models that were given back are being loaded again."""
+        self._take(Working(busy=True))
+        self._follow()
 
     def _take(self, event: Event) -> None:
         """Tell the editor what `event` comes to."""
@@ -329,5 +339,7 @@ class Session:
         self._take(Seen(health.state, health.progress, health.message, model, languages))
         if health.state in ("starting", "loading"):
             return True
+        if health.state == "ready" and health.message:
+            self._editor.say_once(health.message)
         self._speed.told(Speed(health.pass_ms, health.draft_ms))
         return False

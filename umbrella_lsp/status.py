@@ -15,14 +15,14 @@ Kind = Literal["starting", "loading", "ready", "unloaded", "off", "error"]
 """starting: an engine is looked for, or started.
 loading: it reads its models.
 ready: it answers.
-unloaded: it has ended, by itself or because the user wanted it; the next request starts it.
+unloaded: its memory is free, by itself or because the user wanted it; the next request loads the models.
 off: the user wants no suggestions.
 error: no engine can be had.
 """
 
 STARTING = "The engine is looked for or started."
 LOADING = "The model is loading. Suggestions come as soon as it has."
-UNLOADED = "The engine has ended, and its memory is free. The next request starts it."
+UNLOADED = "No model is loaded, and its memory is free. The next request loads it."
 OFF = "Suggestions are turned off in the settings."
 
 
@@ -202,9 +202,10 @@ def _seen(event: Seen) -> Status:
             status = Status("ready", "")
         case "failed":
             status = Status("error", event.message)
-        case "draining":
+        case "unloaded" | "draining":
             status = Status("unloaded", UNLOADED)
         case _:
             share = round(min(max(event.progress, 0.0), 1.0), 2)
-            status = Status("loading", LOADING, progress=share)
+            message = f"{event.message}." if event.message else LOADING
+            status = Status("loading", message, progress=share)
     return replace(status, model=event.model, languages=event.languages)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +29,7 @@ from engine.api.workspace import within_limits
 from engine.config import EngineConfig
 from engine.errors import UmbrellaError
 from engine.metrics import CONTENT_TYPE, Metrics
-from engine.protocol import PROTOCOL_VERSION, Health, WorkspacePush
+from engine.protocol import PROTOCOL_VERSION, UNLOAD_WAIT_S, Health, WorkspacePush
 from engine.worker import Worker
 from engine.workspace import Workspaces
 
@@ -54,7 +56,7 @@ class Routes:
             config_hash=self.config.digest(),
             pid=os.getpid(),
             busy=self.worker.busy,
-            message=self.worker.failure,
+            message=self.worker.message,
             pass_ms=self.worker.speed.pass_ms,
             draft_ms=self.worker.speed.draft_ms,
             model=model,
@@ -94,6 +96,19 @@ class Routes:
         queued = len(taken.documents)
         return JSONResponse({"queued": queued, "skipped": len(sent.documents) - queued}, 202)
 
+    async def post_unload(self, _request: Request) -> Response:
+        """``POST /unload``: give the models' memory back, and stay. 202 if that waits for what is running."""
+        loop, unloaded = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # The loop is closed: the process is ending.
+                loop.call_soon_threadsafe(unloaded.set)
+
+        self.worker.unload(tell)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(unloaded.wait(), UNLOAD_WAIT_S)
+        return JSONResponse({"state": self.worker.state}, 200 if unloaded.is_set() else 202)
+
     async def post_drain(self, _request: Request) -> Response:
         """``POST /drain``: finish what was accepted, then end."""
         self.drain_begun()
@@ -129,6 +144,7 @@ def create_app(routes: Routes, token: str = "") -> Guard:
             Route("/infill", routes.post_infill, methods=["POST"]),
             Route("/v1/completions", routes.post_completions, methods=["POST"]),
             Route("/workspace", routes.post_workspace, methods=["POST"]),
+            Route("/unload", routes.post_unload, methods=["POST"]),
             Route("/drain", routes.post_drain, methods=["POST"]),
         ],
         exception_handlers={

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from engine.backend import Progress
 from engine.jobs import Job
 from engine.metrics import Metrics
 from engine.protocol import Priority, StopSpec
@@ -55,13 +56,14 @@ class Bench:
 @contextmanager
 def bench(
     backend: FakeBackend | None = None,
-    load: Callable[[Callable[[float], None]], FakeBackend] | None = None,
+    load: Callable[[Progress], FakeBackend] | None = None,
     max_queue: int = 8,
-    slots: int = 2,
+    unload_s: float = 0.0,
+    at_failure: Callable[[], None] = lambda: None,
 ) -> Generator[Bench]:
     metrics, fake = Metrics(), backend or FakeBackend()
-    worker = Worker(load or (lambda _progress: fake), metrics, slots=slots, max_queue=max_queue)
-    worker.start()
+    worker = Worker(load or (lambda _progress: fake), metrics, max_queue=max_queue, unload_s=unload_s)
+    worker.start(at_failure)
     yield Bench(worker, metrics)
     assert worker.stop(DEADLINE_S)
     assert Bench(worker, metrics).metric("umbrella_layers_started_after_cancel_total") == 0

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from engine.backend import BuiltPrompt, Load, Speed, Text
+from engine.backend import BuiltPrompt, Load, Progress, Speed, Text
 from engine.cli import main
 from engine.client import Endpoint, ask_to_drain, fetch_health
 from engine.config import EngineConfig
@@ -91,7 +91,7 @@ def dawdle(_layer: int) -> None:
     time.sleep(0.02)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class FakeBackend:
     """One character a token, one token a pass, `LAYERS` layers a pass.
 
@@ -109,7 +109,10 @@ class FakeBackend:
     """Drafters that raise in the second step."""
     max_length: int = 1 << 16
     speed: Speed = field(default_factory=Speed)
-    slots: list[FakeSlot] = field(default_factory=list[FakeSlot])
+    slots: int = 2
+    notice: str = ""
+    is_closed: bool = False
+    target_slots: list[FakeSlot] = field(default_factory=list[FakeSlot])
     draft_slots: list[FakeSlot] = field(default_factory=list[FakeSlot])
 
     def encode(self, request: GenerationRequest) -> FakePrompt:
@@ -130,7 +133,7 @@ class FakeBackend:
         return TextStream(chr, {END}, request.stop)
 
     def new_slot(self, tier: Tier) -> FakeSlot:
-        slots = self.slots if tier == "target" else self.draft_slots
+        slots = self.target_slots if tier == "target" else self.draft_slots
         slots.append(FakeSlot())
         return slots[-1]
 
@@ -160,6 +163,9 @@ class FakeBackend:
             yield FakeStep((token,), (-0.5,), counts, stop, self.failed if count > 1 else (), found)
             if stop:
                 return
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
 class Gate:
@@ -254,11 +260,9 @@ def eventually(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def load_fake(
-    config: EngineConfig, progress: Callable[[float], None], _workspaces: Workspaces
-) -> FakeBackend:
+def load_fake(config: EngineConfig, progress: Progress, _workspaces: Workspaces) -> FakeBackend:
     """What `config.model` asks for: ``fake:broken`` cannot be loaded, ``fake:slow`` dawdles in layers."""
-    progress(0.5)
+    progress(0.5, "Loading layer 2 of 4")
     if config.model == "fake:broken":
         raise CheckpointError("model.safetensors is cut off; fetch it again")
     dawdle: Callable[[int], None] = (

@@ -42,17 +42,32 @@ def request(text: str, seed: int = 1, max_tokens: int = 12) -> GenerationRequest
     )
 
 
-class Disturbed:
+class Lent:
+    """The backend, for a worker that it outlives."""
+
+    def __init__(self, backend: EngineBackend, slots: int = 2) -> None:
+        self._backend = backend
+        self.slots = slots
+        self.encode, self.text, self.new_slot = backend.encode, backend.text, backend.new_slot
+        self.max_length, self.speed, self.notice = backend.max_length, backend.speed, backend.notice
+        self.generate = backend.generate
+
+    def close(self) -> None:
+        pass
+
+
+class Disturbed(Lent):
     """The backend, with something happening before one of the layers of its first generation."""
 
-    def __init__(self, backend: EngineBackend, at_layer: int, act: Callable[[], None]) -> None:
-        self._backend = backend
+    def __init__(
+        self, backend: EngineBackend, at_layer: int, act: Callable[[], None], slots: int = 2
+    ) -> None:
+        super().__init__(backend, slots)
         self._left = at_layer
         self._act = act
-        self.encode, self.text, self.new_slot = backend.encode, backend.text, backend.new_slot
-        self.max_length, self.speed = backend.max_length, backend.speed
+        self.generate = self._disturbed
 
-    def generate(self, request, tokens, slot, text, max_tokens, before_layer):
+    def _disturbed(self, request, tokens, slot, text, max_tokens, before_layer):
         def counted(layer: int) -> None:
             self._left -= 1
             if self._left == 0:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from engine.backend import Progress
 from engine.config import EngineConfig
 from engine.costs import CostTable
 from engine.decode import Decoder
@@ -85,7 +86,7 @@ def slowed_engine(
     """
     wait = in_layer or (lambda _layer: time.sleep(pass_ms / LAYERS / 1000))
 
-    def load(progress: Callable[[float], None]) -> EngineBackend:
+    def load(progress: Progress) -> EngineBackend:
         # The models are timed as they are, which takes seconds at most, and once a home folder.
         return EngineBackend(slowed(LoadedEngine.load(config, progress), config, pass_ms, wait))
 

@@ -24,7 +24,7 @@ def run(
     with bench(backend) as at:
         result = at.run(request)
         extra = int(at.layers - ALONE) // LAYERS
-    assert len(backend.slots) <= 2, "the session's own, and one beside it"
+    assert len(backend.target_slots) <= 2, "the session's own, and one beside it"
     assert result.chunks[-1].counts.target_passes == 6 + extra
     return result, extra
 
@@ -98,8 +98,8 @@ def test_a_job_cancelled_in_an_alternative_delivers_no_more() -> None:
 @pytest.mark.parametrize("slots", [1, 2])
 def test_an_alternative_that_is_interrupted_says_what_it_would_have_said(slots: int) -> None:
     script, typing = Script(), Receiver()
-    backend = FakeBackend(branches=[branch(1, "X", -1.0), branch(2, "Y", -2.0)], in_layer=script)
-    with bench(backend, slots=slots) as at:
+    backend = FakeBackend(branches=[branch(1, "X", -1.0), branch(2, "Y", -2.0)], in_layer=script, slots=slots)
+    with bench(backend) as at:
         script.acts[ALONE + LAYERS + 2] = lambda: at.worker.submit(of("typing"), typing)
         result = at.run(replace(MANY, priority="prefetch"))
         assert at.metric("umbrella_preemptions_total") == 1
@@ -109,7 +109,7 @@ def test_an_alternative_that_is_interrupted_says_what_it_would_have_said(slots: 
 
 def test_where_a_branch_leaves_is_counted_from_the_beginning_also_after_an_interruption() -> None:
     script = Script()
-    with bench(FakeBackend(branches=[branch(2, "X;", -1.0)], in_layer=script), slots=1) as at:
+    with bench(FakeBackend(branches=[branch(2, "X;", -1.0)], in_layer=script, slots=1)) as at:
         # In the third pass: the job begins again after two tokens, and the branch leaves two tokens later.
         script.acts[2 * LAYERS + 2] = lambda: at.worker.submit(of("typing"), Receiver())
         assert at.run(replace(MANY, priority="prefetch")).texts == ["hijklm", "hijkX"]

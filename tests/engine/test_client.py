@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.backend import Progress
 from engine.client import Endpoint, EngineClient, InfillCall, StreamEvent, ask_to_drain, fetch_health
 from engine.errors import CheckpointError, EngineGone, EngineUnavailable, ProtocolMismatch, RequestError
 from engine.protocol import Segment, StopReason, UmbrellaRequest
@@ -145,7 +146,7 @@ def test_a_refused_request_names_its_field(tmp_path: Path) -> None:
 
 
 def test_a_failed_engine_says_why(tmp_path: Path) -> None:
-    def load(_progress: Callable[[float], None]) -> FakeBackend:
+    def load(_progress: Progress) -> FakeBackend:
         raise CheckpointError("model.safetensors is cut off")
 
     with (
@@ -158,7 +159,7 @@ def test_a_failed_engine_says_why(tmp_path: Path) -> None:
 
 def test_a_failure_in_mid_stream_is_raised_after_what_came_before(tmp_path: Path) -> None:
     def fail(_layer: int) -> None:
-        if backend.slots[0].tokens[-1] == ord("b"):
+        if backend.target_slots[0].tokens[-1] == ord("b"):
             raise ZeroDivisionError
 
     backend, seen = FakeBackend(in_layer=fail), list[str]()

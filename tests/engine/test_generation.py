@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import weakref
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from engine.backend import Progress
 from engine.config import EngineConfig
 from engine.errors import RequestError
 from engine.generation import EngineBackend
@@ -21,7 +22,7 @@ from engine.protocol import Priority, Segment, StopReason
 from engine.request import CodePrompt, GenerationRequest, TextPrompt, TokenPrompt
 from engine.worker import Worker
 from tests.engine.fakes import DEADLINE_S, Receiver, eventually, running_engine
-from tests.engine.pair import Disturbed, request, run, tiny_model, tiny_pair
+from tests.engine.pair import Disturbed, Lent, request, run, tiny_model, tiny_pair
 
 CODE = """class Account:
     def __init__(self, owner, balance):
@@ -38,7 +39,7 @@ CODE = """class Account:
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> EngineBackend:
     folder = tmp_path_factory.mktemp("pair")
-    return EngineBackend.load(tiny_pair(folder), lambda _share: None)
+    return EngineBackend.load(tiny_pair(folder))
 
 
 def tokens_of(receiver: Receiver) -> tuple[str, int]:
@@ -46,7 +47,7 @@ def tokens_of(receiver: Receiver) -> tuple[str, int]:
 
 
 def test_every_kind_of_prompt_is_answered(backend: EngineBackend) -> None:
-    worker = Worker(lambda _progress: backend, Metrics(), slots=2, max_queue=4)
+    worker = Worker(lambda _progress: Lent(backend), Metrics(), max_queue=4)
     worker.start()
     plain = request("def add(self, value):\n    return")
     for prompt in (plain.prompt, TextPrompt("def add("), TokenPrompt((5, 6, 7))):
@@ -57,7 +58,7 @@ def test_every_kind_of_prompt_is_answered(backend: EngineBackend) -> None:
 @pytest.mark.parametrize("at_layer", [1, 2, 5, 9, 14, 30])
 def test_a_pre_empted_generation_says_what_it_would_have_said(backend: EngineBackend, at_layer: int) -> None:
     wanted, urgent = request("def add(self, value):\n    return"), Receiver()
-    calm = Worker(lambda _progress: backend, Metrics(), slots=2, max_queue=4)
+    calm = Worker(lambda _progress: Lent(backend), Metrics(), max_queue=4)
     calm.start()
     undisturbed = tokens_of(run(calm, wanted))
     assert calm.stop(DEADLINE_S)
@@ -68,7 +69,7 @@ def test_a_pre_empted_generation_says_what_it_would_have_said(backend: EngineBac
 
     metrics = Metrics()
     disturbed = Disturbed(backend, at_layer, interrupt)
-    worker = Worker(lambda _progress: disturbed, metrics, slots=2, max_queue=4)
+    worker = Worker(lambda _progress: disturbed, metrics, max_queue=4)
     worker.start()
     assert tokens_of(run(worker, wanted)) == undisturbed
     assert urgent.wait().chunks[-1].counts.generated == 12
@@ -94,7 +95,7 @@ def test_an_interrupted_pass_goes_on_and_no_row_of_it_is_run_again(
     disturbed = Disturbed(
         backend, at_layer, lambda: worker.submit(replace(plain, priority="typing"), typing) and None
     )
-    worker = Worker(lambda _progress: disturbed, metrics, slots=2, max_queue=4)
+    worker = Worker(lambda _progress: disturbed, metrics, max_queue=4)
     worker.start()
     counts = [receiver.chunks[-1].counts for receiver in (run(worker, plain), typing.wait())]
     assert worker.stop(DEADLINE_S)
@@ -109,7 +110,7 @@ def test_an_interrupted_pass_goes_on_and_no_row_of_it_is_run_again(
 @pytest.mark.parametrize("at_layer", [1, 2, 5, 9, 14, 30])
 def test_a_slot_is_right_after_a_cancel_at_any_layer(backend: EngineBackend, at_layer: int) -> None:
     wanted = replace(request("def add(self, value):\n    return"), session="editor")
-    calm = Worker(lambda _progress: backend, Metrics(), slots=2, max_queue=4)
+    calm = Worker(lambda _progress: Lent(backend), Metrics(), max_queue=4)
     calm.start()
     undisturbed = tokens_of(run(calm, wanted))
     assert calm.stop(DEADLINE_S)
@@ -121,7 +122,7 @@ def test_a_slot_is_right_after_a_cancel_at_any_layer(backend: EngineBackend, at_
         worker.cancel(job)
 
     disturbed = Disturbed(backend, at_layer, cancel)
-    worker = Worker(lambda _progress: disturbed, metrics, slots=2, max_queue=4)
+    worker = Worker(lambda _progress: disturbed, metrics, max_queue=4)
     worker.start()
     cancelled = Receiver()
     job = worker.submit(wanted, cancelled)
@@ -143,8 +144,8 @@ def test_a_bias_on_a_token_that_there_is_not_is_refused(backend: EngineBackend) 
 
 @pytest.mark.slow
 def test_ten_characters_more_cost_the_tokens_that_changed_and_one() -> None:
-    shipped = EngineBackend.load(EngineConfig(threads=1), lambda _share: None)
-    worker = Worker(lambda _progress: shipped, Metrics(), slots=2, max_queue=4)
+    shipped = EngineBackend.load(EngineConfig(threads=1))
+    worker = Worker(lambda _progress: shipped, Metrics(), max_queue=4)
     worker.start()
     before: tuple[int, ...] = ()
     for end in range(120, 200, 10):
@@ -177,8 +178,8 @@ def test_a_key_that_contradicts_what_is_fetched_ahead_costs_a_handful_of_tokens(
     suggestion = " value)\n"
     typed = next(text for at in range(250, 400) if cut_by(text := (2 * CODE)[:at], suggestion))
     typing, ended = Receiver(), Receiver()
-    disturbed = Disturbed(backend, 0, lambda: worker.submit(about(typed + "x"), typing) and None)
-    worker = Worker(lambda _progress: disturbed, Metrics(), slots=3, max_queue=4)
+    disturbed = Disturbed(backend, 0, lambda: worker.submit(about(typed + "x"), typing) and None, slots=3)
+    worker = Worker(lambda _progress: disturbed, Metrics(), max_queue=4)
     worker.start()
     run(worker, about(typed))
     disturbed._left = at_layer
@@ -199,8 +200,8 @@ def test_alternatives_are_other_texts_and_cost_less_than_texts_of_their_own(tmp_
         engine="static",
         growmap_path=str(grow_map),
     )
-    branching = EngineBackend.load(config, lambda _share: None)
-    worker = Worker(lambda _progress: branching, Metrics(), slots=2, max_queue=4)
+    branching = EngineBackend.load(config)
+    worker = Worker(lambda _progress: branching, Metrics(), max_queue=4)
     worker.start()
     wanted = replace(request("def add("), temperature=0.0, alternatives=4)
     result = run(worker, wanted)
@@ -214,8 +215,8 @@ def test_alternatives_are_other_texts_and_cost_less_than_texts_of_their_own(tmp_
 
 
 def test_alternatives_come_also_where_the_text_was_foreseen_and_leave_it_in_its_slot() -> None:
-    shipped = EngineBackend.load(EngineConfig(threads=1), lambda _share: None)
-    worker = Worker(lambda _progress: shipped, Metrics(), slots=2, max_queue=4)
+    shipped = EngineBackend.load(EngineConfig(threads=1))
+    worker = Worker(lambda _progress: shipped, Metrics(), max_queue=4)
     worker.start()
     segments = (Segment("prefix", CODE[:120]),)
     plain = replace(
@@ -238,7 +239,7 @@ def test_a_checkpoint_cut_short_is_named_by_health(tmp_path: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
 
-    def load(progress: Callable[[float], None]) -> EngineBackend:
+    def load(progress: Progress) -> EngineBackend:
         return EngineBackend.load(config, progress)
 
     with running_engine(tmp_path / "run", config=config, load=load) as engine:
@@ -247,3 +248,24 @@ def test_a_checkpoint_cut_short_is_named_by_health(tmp_path: Path) -> None:
         response = engine.http.post("/infill", json={})
         assert response.status_code == 503
         assert "model.safetensors" in response.json()["error"]["message"]
+
+
+def test_nothing_holds_the_models_once_they_are_unloaded_and_the_next_text_is_the_same(
+    tmp_path: Path,
+) -> None:
+    config, models = tiny_pair(tmp_path), list[weakref.ref[Transformer]]()
+
+    def load(progress: Progress) -> EngineBackend:
+        backend = EngineBackend.load(config, progress)
+        assert backend.engine.draft is not None
+        models.extend(map(weakref.ref, (backend.engine.decoder.target, backend.engine.draft.target)))
+        return backend
+
+    worker = Worker(load, Metrics(), max_queue=4)
+    worker.start()
+    before, unloaded = run(worker, request(CODE[:120])).text, threading.Event()
+    worker.unload(unloaded.set)
+    assert unloaded.wait(DEADLINE_S)
+    assert [model() for model in models] == [None, None]
+    assert run(worker, request(CODE[:120])).text == before
+    assert worker.stop(DEADLINE_S)

@@ -131,4 +131,4 @@ def test_an_engine_with_an_unusable_map_does_not_start(
         max_length=48,
     )
     with pytest.raises(ConfigError, match=f"growmap_path {path} .*{says}"):
-        LoadedEngine.load(config, lambda _: None)
+        LoadedEngine.load(config)

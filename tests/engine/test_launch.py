@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli import FAILED, NO_ENGINE, main
+from engine.cli import DONE, FAILED, NO_ENGINE, main
 from engine.client import Endpoint, ask_to_drain, fetch_health
 from engine.config import load
 from engine.errors import ConfigError, EngineUnavailable
-from engine.launch import end_engine, ensure_engine, probe
+from engine.launch import ensure_engine, probe
 from engine.runtime import RuntimeDir, runtime_dir
 from tests.engine.fakes import DEADLINE_S, eventually
 
@@ -121,47 +121,17 @@ def test_a_crash_is_told_to_who_starts_the_next_engine_and_to_nobody_else(place:
     assert ensure().notice == ""
 
 
-def test_an_engine_can_be_ended_to_free_its_memory(place: RuntimeDir) -> None:
-    assert end_engine() is False
-    assert not place.log.exists()
-    ensure()
-    assert end_engine() is True
-    assert probe(place) is None
-    assert not has_crashed(place)
-
-
-def test_an_engine_that_another_has_followed_already_has_ended(
-    place: RuntimeDir, monkeypatch: pytest.MonkeyPatch
+def test_an_engine_can_be_unloaded_and_makes_room_for_another_configuration(
+    place: RuntimeDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def drain_and_be_followed(endpoint: Endpoint, timeout_s: float) -> None:
-        ask_to_drain(endpoint, timeout_s)
-        eventually(lambda: free(place))
-        ensure()
-
-    ensure()
-    monkeypatch.setattr("engine.launch.ask_to_drain", drain_and_be_followed)
-    assert end_engine(timeout_s=0.2) is True
-    assert probe(place) is not None
-
-
-def test_an_engine_that_does_not_end_is_told(place: RuntimeDir) -> None:
-    lock = place.try_lock()
-    assert lock is not None
-    with place.listen() as listener:
-        answer = threading.Thread(target=drain_once, args=(listener,))
-        answer.start()
-        with pytest.raises(EngineUnavailable, match="has not ended within"):
-            end_engine(timeout_s=0.1)
-        answer.join()
-    os.close(lock)
-
-
-def drain_once(listener: socket.socket) -> None:
-    """Accept to be ended, and go on."""
-    connection, _ = listener.accept()
-    with connection:
-        connection.recv(4096)
-        connection.sendall(b"HTTP/1.1 202 Accepted\r\nConnection: close\r\n\r\n{}")
+    assert main(["unload"]) == NO_ENGINE
+    assert not place.log.exists()
+    first = pid_of(ensure(written(tmp_path, 'model = "fake"')))
+    assert main(["unload"]) == DONE
+    assert main(["status"]) == DONE
+    assert "unloaded" in capsys.readouterr().out
+    assert pid_of(ensure(written(tmp_path, 'model = "fake"'))) == first
+    assert pid_of(ensure(written(tmp_path, 'model = "fake"\nslots = 4'))) != first
 
 
 def test_a_stale_socket_is_replaced(place: RuntimeDir) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
+from engine.backend import Progress
+from engine.cli import FAILED, main
 from engine.config import EngineConfig
-from engine.errors import CheckpointError, RequestError
+from engine.errors import CheckpointError, DeviceError, RequestError
 from engine.request import GenerationRequest
 from tests.engine.fakes import (
     DEADLINE_S,
@@ -65,7 +67,7 @@ def test_closing_the_connection_stops_the_engine_before_its_next_layer(
 def test_a_failed_load_is_told_by_health_and_by_every_request_and_the_engine_can_be_ended(
     tmp_path: Path,
 ) -> None:
-    def load(_progress: Callable[[float], None]) -> FakeBackend:
+    def load(_progress: Progress) -> FakeBackend:
         raise CheckpointError("model-00002.safetensors is cut off; fetch it again")
 
     with running_engine(tmp_path, load=load) as engine:
@@ -84,19 +86,63 @@ def test_a_failed_load_is_told_by_health_and_by_every_request_and_the_engine_can
 def test_health_tells_how_far_loading_is_and_requests_wait_for_it(tmp_path: Path) -> None:
     may_load = threading.Event()
 
-    def load(progress: Callable[[float], None]) -> FakeBackend:
-        progress(0.25)
+    def load(progress: Progress) -> FakeBackend:
+        progress(0.25, "Loading layer 1 of 4")
         assert may_load.wait(DEADLINE_S)
         return FakeBackend()
 
     with running_engine(tmp_path, load=load) as engine:
         eventually(lambda: engine.http.get("/health").json()["progress"] == 0.25)
         assert engine.http.get("/health").json()["state"] == "loading"
+        assert engine.http.get("/health").json()["message"] == "Loading layer 1 of 4"
         connection = engine.connect("/infill", {"n_predict": 1})
         eventually(lambda: engine.metric("umbrella_queue_depth") == 1)
         may_load.set()
         assert b"200 OK" in connection.recv(100)
         connection.close()
+
+
+def test_memory_is_given_back_and_asked_for_again_and_the_engine_stays(tmp_path: Path) -> None:
+    with running_engine(tmp_path, with_tcp=True) as engine:
+        assert engine.tcp is not None
+        assert httpx.post(f"{engine.tcp.base_url}/unload").status_code == 401
+        response = engine.http.post("/unload")
+        assert (response.status_code, response.json()) == (200, {"state": "unloaded"})
+        assert engine.http.get("/health").json()["state"] == "unloaded"
+        assert engine.http.post("/infill", json={"n_predict": 1}).status_code == 200
+        assert engine.http.get("/health").json()["state"] == "ready"
+
+
+def test_who_frees_memory_that_is_in_use_is_told_that_it_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("engine.api.app.UNLOAD_WAIT_S", 0.05)
+    monkeypatch.setenv("UMBRELLA_RUNTIME_DIR", str(tmp_path))
+    gate = Gate()
+    with running_engine(tmp_path, FakeBackend(in_layer=gate)) as engine:
+        connection = engine.connect("/infill", {"n_predict": 2})
+        gate.wait()
+        assert main(["unload"]) == FAILED
+        assert "as soon as it has finished" in capsys.readouterr().err
+        gate.release()
+        connection.close()
+        eventually(lambda: engine.http.get("/health").json()["state"] == "unloaded")
+
+
+def test_an_engine_whose_device_is_lost_says_so_and_ends_by_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lose(_layer: int) -> None:
+        raise DeviceError("The GPU stopped working (unspecified launch failure)", lost=True)
+
+    with running_engine(tmp_path, FakeBackend(in_layer=lose)) as engine:
+        response = engine.http.post("/infill", json={})
+        assert response.status_code == 503
+        assert "The GPU stopped working" in error_of(response)["message"]
+        assert engine.http.get("/health").json()["state"] == "failed"
+        engine.thread.join(DEADLINE_S)
+        assert not engine.thread.is_alive()
+    assert "The GPU stopped working" in caplog.text
 
 
 def test_an_engine_without_requests_ends_and_leaves_no_socket(tmp_path: Path) -> None:
@@ -122,7 +168,7 @@ def test_a_drained_engine_answers_what_it_accepted_then_ends(tmp_path: Path) -> 
 
 def test_a_failure_in_mid_stream_is_an_event_and_the_next_request_is_served(tmp_path: Path) -> None:
     def fail(_layer: int) -> None:
-        if backend.slots[0].tokens[-1] == ord("d"):
+        if backend.target_slots[0].tokens[-1] == ord("d"):
             raise ZeroDivisionError
 
     backend = FakeBackend(in_layer=fail)

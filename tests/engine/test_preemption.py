@@ -31,15 +31,15 @@ def test_a_pass_goes_on_where_it_was_interrupted_and_no_layer_is_run_again(at_la
     assert (prefetch.text, typing.text) == ("hijklm", "nopqrs")
     assert [chunk.counts.generated for chunk in prefetch.chunks] == [1, 2, 3, 4, 5, 6]
     assert prefetch.chunks[-1].counts.target_passes == 6
-    assert len(backend.slots) == 2
+    assert len(backend.target_slots) == 2
 
 
 @pytest.mark.parametrize(("slots", "unwound"), [(1, 2), (2, 1), (3, 0)])
 def test_a_job_is_unwound_only_where_every_slot_is_in_use(slots: int, unwound: int) -> None:
     script = Script()
-    backend = FakeBackend(in_layer=script)
+    backend = FakeBackend(in_layer=script, slots=slots)
     receivers = {"typing": Receiver(), "chat": Receiver(), "prefetch": Receiver()}
-    with bench(backend, slots=slots) as at:
+    with bench(backend) as at:
         # Each comes in the second layer of a pass of the one before it.
         script.acts[LAYERS + 2] = submitting(at, of("chat"), receivers["chat"])
         script.acts[LAYERS + 4] = submitting(at, of("typing"), receivers["typing"])
@@ -47,7 +47,7 @@ def test_a_job_is_unwound_only_where_every_slot_is_in_use(slots: int, unwound: i
         assert [receiver.text for receiver in receivers.values()] == ["hijklm"] * 3
         assert at.layers == 3 * ALONE + 2 * unwound
         assert at.metric("umbrella_preemptions_total") == 2
-    assert len(backend.slots) == slots
+    assert len(backend.target_slots) == slots
     waited_ms = [receiver.chunks[-1].timings.queue_ms for receiver in receivers.values()]
     assert waited_ms == sorted(waited_ms)
 
@@ -94,7 +94,7 @@ def test_typing_reuses_all_that_the_prefetch_it_pauses_has_cached() -> None:
 
 def test_what_is_fetched_ahead_costs_who_types_on_otherwise_nothing() -> None:
     script, typing = Script(), Receiver()
-    with bench(FakeBackend(in_layer=script), slots=3) as at:
+    with bench(FakeBackend(in_layer=script, slots=3)) as at:
         at.run(of("typing", session="editor"))
 
         def contradict() -> None:
@@ -109,17 +109,17 @@ def test_what_is_fetched_ahead_costs_who_types_on_otherwise_nothing() -> None:
 
 
 def test_what_was_fetched_ahead_is_there_once_it_is_accepted() -> None:
-    backend = FakeBackend()
-    with bench(backend, slots=3) as at:
+    backend = FakeBackend(slots=3)
+    with bench(backend) as at:
         at.run(of("typing", session="editor"))
         at.run(of("prefetch", "prompthijklm", session="editor"))
         accepted = at.run(of("typing", "prompthijklmnop", session="editor"))
     assert accepted.chunks[-1].counts.reused == len("\0prompthijklmnop")
-    assert len(backend.slots) == 2
+    assert len(backend.target_slots) == 2
 
 
 def test_without_a_spare_slot_it_is_fetched_ahead_in_the_sessions_own() -> None:
-    with bench(FakeBackend(), slots=2) as at:
+    with bench(FakeBackend(slots=2)) as at:
         at.run(of("typing", "another", session="other"))
         at.run(of("typing", session="editor"))
         at.run(of("prefetch", "prompthijklm", session="editor"))

@@ -33,7 +33,7 @@ NOISE = 1e-3
 
 @pytest.fixture(scope="module")
 def engine() -> LoadedEngine:
-    return LoadedEngine.load(EngineConfig(), lambda _: None)
+    return LoadedEngine.load(EngineConfig())
 
 
 @pytest.fixture(scope="module")

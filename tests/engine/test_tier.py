@@ -30,7 +30,7 @@ from tests.engine.fakes import (
     eventually,
     running_engine,
 )
-from tests.engine.pair import Disturbed, request, run, tiny_pair
+from tests.engine.pair import Disturbed, Lent, request, run, tiny_pair
 from tests.engine.scripted import draft_model
 
 ALONE = 6 * LAYERS
@@ -58,8 +58,8 @@ def test_it_is_answered_before_the_next_layer_of_a_typing_request_that_runs() ->
 
 def test_it_needs_no_slot_of_the_target_and_waits_for_none() -> None:
     script, first, typing = Script(), Receiver(), Receiver()
-    backend = FakeBackend(in_layer=script)
-    with bench(backend, slots=1) as at:
+    backend = FakeBackend(in_layer=script, slots=1)
+    with bench(backend) as at:
         # Typing needs the slot that the prefetch is in; the draft has its own.
         script.acts[2] = lambda: (at.worker.submit(of("typing"), typing), at.worker.submit(draft(), first))
         order = list[str]()
@@ -67,19 +67,19 @@ def test_it_needs_no_slot_of_the_target_and_waits_for_none() -> None:
         prefetch = at.run(of("prefetch"))
     assert order == ["draft", "typing"]
     assert (first.text, typing.text, prefetch.text) == ("HIJKLM", "hijklm", "hijklm")
-    assert (len(backend.slots), len(backend.draft_slots)) == (1, 1)
+    assert (len(backend.target_slots), len(backend.draft_slots)) == (1, 1)
 
 
 def test_a_session_goes_on_in_its_draft_slot_whatever_the_target_does() -> None:
     backend = FakeBackend()
     with bench(backend) as at:
         at.run(of("typing", "other text", "editor"))
-        held = list(backend.slots[0].tokens)
+        held = list(backend.target_slots[0].tokens)
         at.run(draft("prompt", "editor"))
         at.run(draft("not this one", "another"))
         again = at.run(draft("promptHIx", "editor"))
         assert again.chunks[-1].counts.reused == len("\0promptHI")
-    assert [slot.tokens for slot in backend.slots] == [held]
+    assert [slot.tokens for slot in backend.target_slots] == [held]
 
 
 def test_a_prefetch_of_the_draft_waits_for_who_types() -> None:
@@ -153,7 +153,7 @@ def test_a_draft_line_is_expected_after_a_layer_of_the_target() -> None:
 def backend(tmp_path_factory: pytest.TempPathFactory) -> EngineBackend:
     folder = tmp_path_factory.mktemp("pair")
     config = tiny_pair(folder)
-    return EngineBackend.load(config, lambda _share: None)
+    return EngineBackend.load(config)
 
 
 def wanted(text: str = "def add(self, value):\n    return", temperature: float = 0.0) -> GenerationRequest:
@@ -165,15 +165,13 @@ def test_its_text_is_what_the_draft_model_says_as_a_target(
     backend: EngineBackend, tmp_path: Path, temperature: float
 ) -> None:
     asked = wanted(temperature=temperature)
-    with_target = Worker(lambda _progress: backend, Metrics(), slots=2, max_queue=4)
+    with_target = Worker(lambda _progress: Lent(backend), Metrics(), max_queue=4)
     with_target.start()
     told = run(with_target, replace(asked, tier="draft"))
     assert with_target.stop(DEADLINE_S)
     pair = tiny_pair(tmp_path)
-    alone = EngineBackend.load(
-        EngineConfig(model=pair.draft_model or "", draft_model=None, engine="ar"), lambda _share: None
-    )
-    by_itself = Worker(lambda _progress: alone, Metrics(), slots=1, max_queue=4)
+    alone = EngineBackend.load(EngineConfig(model=pair.draft_model or "", draft_model=None, engine="ar"))
+    by_itself = Worker(lambda _progress: alone, Metrics(), max_queue=4)
     by_itself.start()
     expected = run(by_itself, asked)
     assert by_itself.stop(DEADLINE_S)
@@ -187,7 +185,7 @@ def test_the_draft_models_weights_are_loaded_once_with_static_trees_too(tmp_path
     grow_map = tmp_path / "pairs.json"
     grow_map.write_text('{"Successors": [[1, 2], [3], [4], [], []]}')
     config = replace(tiny_pair(tmp_path), engine="static", growmap_path=str(grow_map))
-    backend = EngineBackend.load(config, lambda _share: None)
+    backend = EngineBackend.load(config)
     draft_tier, slot = backend.engine.draft, backend.new_slot("target")
     assert draft_tier is not None
     [memory] = [memory for memory in slot.drafts if hasattr(memory, "cache")]
@@ -198,7 +196,7 @@ def test_the_draft_models_weights_are_loaded_once_with_static_trees_too(tmp_path
 def test_a_pass_it_interrupts_goes_on_and_says_what_it_would_have_said(
     backend: EngineBackend, at_layer: int
 ) -> None:
-    calm = Worker(lambda _progress: backend, Metrics(), slots=1, max_queue=4)
+    calm = Worker(lambda _progress: Lent(backend, slots=1), Metrics(), max_queue=4)
     calm.start()
     undisturbed, alone = run(calm, wanted()), run(calm, replace(wanted(), tier="draft"))
     assert calm.stop(DEADLINE_S)
@@ -207,7 +205,7 @@ def test_a_pass_it_interrupts_goes_on_and_says_what_it_would_have_said(
     def interrupt() -> None:
         worker.submit(replace(wanted(), tier="draft"), first)
 
-    worker = Worker(lambda _progress: Disturbed(backend, at_layer, interrupt), metrics, slots=1, max_queue=4)
+    worker = Worker(lambda _progress: Disturbed(backend, at_layer, interrupt, slots=1), metrics, max_queue=4)
     worker.start()
     assert run(worker, wanted()).text == undisturbed.text
     assert first.wait().text == alone.text
@@ -216,7 +214,7 @@ def test_a_pass_it_interrupts_goes_on_and_says_what_it_would_have_said(
 
 
 def test_a_key_typed_on_costs_a_handful_of_tokens(backend: EngineBackend) -> None:
-    worker = Worker(lambda _progress: backend, Metrics(), slots=1, max_queue=4)
+    worker = Worker(lambda _progress: Lent(backend, slots=1), Metrics(), max_queue=4)
     worker.start()
     for end in range(10, 30):
         text = "def add(self, value):\n    return self.value"[:end]

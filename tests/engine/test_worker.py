@@ -2,17 +2,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from engine.backend import Progress
 from engine.errors import CheckpointError, EngineUnavailable, RequestError
 from engine.jobs import Job
 from engine.protocol import StopReason, StopSpec
 from engine.request import TextPrompt, TokenPrompt
 from tests.engine.bench import REQUEST, bench
-from tests.engine.fakes import DEADLINE_S, LAYERS, FakeBackend, Gate, Receiver
+from tests.engine.fakes import DEADLINE_S, LAYERS, FakeBackend, Gate, Receiver, eventually
 
 
 def test_text_arrives_as_it_is_made_and_the_last_chunk_says_how_it_ended() -> None:
@@ -102,23 +102,24 @@ def test_a_full_queue_refuses_and_says_so() -> None:
 def test_requests_wait_while_the_models_load() -> None:
     may_load = threading.Event()
 
-    def load(progress: Callable[[float], None]) -> FakeBackend:
-        progress(0.25)
+    def load(progress: Progress) -> FakeBackend:
+        progress(0.25, "Loading layer 1 of 4")
         assert may_load.wait(DEADLINE_S)
         return FakeBackend()
 
     with bench(load=load) as at:
         _, receiver = at.submit()
         assert at.worker.busy
+        eventually(lambda: at.worker.message == "Loading layer 1 of 4")
         may_load.set()
         assert receiver.text == "hijklm"
-        assert (at.worker.state, at.worker.load_share) == ("ready", 1.0)
+        assert (at.worker.state, at.worker.load_share, at.worker.message) == ("ready", 1.0, "")
 
 
 def test_a_failed_load_is_told_to_who_waits_and_to_who_comes_later() -> None:
     submitted = threading.Event()
 
-    def load(_progress: Callable[[float], None]) -> FakeBackend:
+    def load(_progress: Progress) -> FakeBackend:
         assert submitted.wait(DEADLINE_S)
         raise CheckpointError("model.safetensors is cut off")
 
@@ -132,22 +133,22 @@ def test_a_failed_load_is_told_to_who_waits_and_to_who_comes_later() -> None:
 
 
 def test_an_unexpected_failure_of_loading_is_told_too(caplog: pytest.LogCaptureFixture) -> None:
-    def load(_progress: Callable[[float], None]) -> FakeBackend:
+    def load(_progress: Progress) -> FakeBackend:
         raise MemoryError("no room")
 
     with bench(load=load) as at:
         at.worker._thread.join(DEADLINE_S)
         assert at.worker.state == "failed"
-        assert "no room (MemoryError)" in at.worker.failure
+        assert "no room (MemoryError)" in at.worker.message
     assert "loading failed" in caplog.text
 
 
 def test_stopping_while_loading_ends_the_loading() -> None:
     begun = threading.Event()
 
-    def load(progress: Callable[[float], None]) -> FakeBackend:
+    def load(progress: Progress) -> FakeBackend:
         while True:
-            progress(0.5)
+            progress(0.5, "Loading layer 2 of 4")
             begun.set()
 
     with bench(load=load) as at:

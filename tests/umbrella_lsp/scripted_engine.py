@@ -54,6 +54,8 @@ class Script:
     """What ``GET /health`` says otherwise than an engine that is ready."""
     has_ended: threading.Event = field(default_factory=threading.Event)
     """Set by ``POST /drain``, or by a test that wants the engine to end as an idle one does."""
+    unloads: int = 0
+    """How often it was to give its memory back."""
     closed: Queue[str] = field(default_factory=Queue)
     """The session of every stream the client closed early."""
 
@@ -89,6 +91,11 @@ def app(script: Script) -> Starlette:
         script.has_ended.set()
         return JSONResponse({}, 202)
 
+    async def unload(_request: Request) -> Response:
+        script.unloads += 1
+        script.health["state"] = "unloaded"
+        return JSONResponse({})
+
     async def workspace(request: Request) -> Response:
         script.pushed.put(await request.json())
         return JSONResponse({}, 202)
@@ -114,7 +121,7 @@ def app(script: Script) -> Starlette:
         return StreamingResponse(events(), media_type="text/event-stream")
 
     posts = [Route("/infill", infill, methods=["POST"]), Route("/workspace", workspace, methods=["POST"])]
-    posts.append(Route("/drain", drain, methods=["POST"]))
+    posts += [Route("/drain", drain, methods=["POST"]), Route("/unload", unload, methods=["POST"])]
     return Starlette(routes=[Route("/health", health), *posts])
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engine.config import EngineConfig
 from tests.umbrella_lsp.scripted_engine import Script, running
 from tests.umbrella_lsp.waiting import until
 from tests.umbrella_lsp.window import URI, an_editor, at, items
@@ -19,16 +20,20 @@ MODEL = {"model": "big", "draft_model": "small", "languages": ["python"]}
 
 def test_an_editor_that_wants_to_know_is_told_how_its_engine_is(engine: Script, runtime_dir: Path) -> None:
     engine.hold("na")
-    engine.health |= {"state": "loading", "progress": 0.25, **MODEL}
+    loading = {"state": "loading", "progress": 0.25, "message": "Loading layer 1 of 4"}
+    engine.health |= {**loading, **MODEL}
 
     async def scenario() -> None:
         async with an_editor(runtime_dir) as editor:
             await editor.initialize(experimental=WANTS_STATUS)
             await until(lambda: len(editor.statuses) == 2 and editor.progress)
-            engine.health |= {"state": "ready", "progress": 1.0}
+            engine.health |= {"state": "ready", "progress": 1.0, "message": "Less fits than was planned."}
             await until(lambda: editor.statuses[-1]["kind"] == "ready")
             editor.open(URI, "x = \n")
+            engine.health["state"] = "loading"  # As after its memory was given back.
             answer = editor.ask(URI, 0, 4, request="held")
+            await until(lambda: editor.statuses[-1]["kind"] == "loading" and len(editor.progress) == 3)
+            engine.health["state"] = "ready"
             await until(lambda: editor.statuses[-1]["busy"])
             editor.cancel("held")
             editor.insert(URI, 0, 0, "#")
@@ -42,18 +47,19 @@ def test_an_editor_that_wants_to_know_is_told_how_its_engine_is(engine: Script, 
                 ("loading", False),
                 ("ready", False),
                 ("ready", True),
+                ("loading", False),
+                ("ready", True),
                 ("ready", False),
                 ("unloaded", False),
             ]
             assert [status["progress"] for status in editor.statuses[:3]] == [None, 0.25, None]
             assert {status["model"] for status in editor.statuses[1:]} == {"big + small"}
             assert editor.statuses[2]["languages"] == ["python"]
-            assert editor.statuses[2]["message"] == ""
-            assert [(one["kind"], one.get("percentage")) for one in editor.progress] == [
-                ("begin", 25),
-                ("end", None),
-            ]
-            assert editor.messages == []
+            assert [status["message"] for status in editor.statuses[1:3]] == ["Loading layer 1 of 4.", ""]
+            assert [one["kind"] for one in editor.progress] == 2 * ["begin", "end"]
+            assert [one.get("percentage") for one in editor.progress[:2]] == [25, None]
+            assert editor.progress[0]["message"] == "Loading layer 1 of 4."
+            assert editor.messages == ["Less fits than was planned."], "once, however often it is asked for"
 
     asyncio.run(scenario())
 
@@ -76,8 +82,8 @@ def test_other_settings_are_used_at_once_be_it_another_engine_or_none(
             await until(lambda: editor.statuses[-1]["kind"] == "ready")
             assert items(await editor.ask(URI, 0, 4)) == [("name", at(0, 4))]
             refused = await editor.run("umbrella.server.unload")
-            assert "not this editor's to end" in refused["message"]
-            assert not engine.has_ended.is_set()
+            assert "not this editor's to unload" in refused["message"]
+            assert engine.unloads == 0
             # One engine is used instead of another: that is the end of none.
             assert [status["kind"] for status in editor.statuses] == [
                 "starting",
@@ -102,15 +108,21 @@ def test_other_settings_are_used_at_once_be_it_another_engine_or_none(
 
 
 def test_the_engine_is_unloaded_at_the_users_command(engine: Script, runtime_dir: Path) -> None:
+    engine.say("name")
+    engine.health["config_hash"] = EngineConfig().digest()
+
     async def scenario() -> None:
         async with an_editor(runtime_dir) as editor:
             await editor.initialize()
             while (await editor.run("umbrella.server.status"))["kind"] != "ready":
                 pass
             said = await editor.run("umbrella.server.unload")
-            assert said == {"message": "The engine has ended. The next request starts it."}
-            assert engine.has_ended.is_set()
+            assert said == {"message": "The models' memory is free. The next request loads them."}
+            assert engine.unloads == 1
             assert (await editor.run("umbrella.server.status"))["kind"] == "unloaded"
+            editor.open(URI, "x = \n")
+            assert items(await editor.ask(URI, 0, 4)) == [("name", at(0, 4))]
+            engine.has_ended.set()
             while (await editor.run("umbrella.server.unload"))["message"] != "No engine runs.":
                 pass
             assert editor.statuses == []  # Nobody asked for them.

@@ -111,33 +111,38 @@ def _about_machine(machine: Machine) -> Iterator[str]:
 
 
 def _about_memory(report: Report, machine: Machine) -> Iterator[str]:
-    """Of models that cannot fit, however empty the machine is, or do not fit now."""
+    """Of models that cannot fit, however empty the machine is, or do not fit now.
+
+    What a GPU has no room for lies in the machine's memory, and what that has no room for on disk.
+    """
     configuration, engine = report.configuration, report.engine
-    if configuration is None:
-        return
+    needed, name = configuration and configuration.needed_bytes, "machine has"
+    has, free = machine.memory_bytes, machine.free_memory_bytes
     if runs_on_gpu(report):
-        needed, name = configuration.needed_gpu_bytes, "GPU"
+        needed, name = configuration and configuration.needed_gpu_bytes, "GPU and the machine have"
         gpus = report.gpus.found if report.gpus else ()
-        has = max((gpu.memory_mib << 20 for gpu in gpus if gpu.memory_mib is not None), default=None)
-        free = max(
-            (gpu.free_memory_mib << 20 for gpu in gpus if gpu.free_memory_mib is not None), default=None
+        has = _sum(has, max((gpu.memory_mib for gpu in gpus if gpu.memory_mib is not None), default=None))
+        free = _sum(
+            free, max((gpu.free_memory_mib for gpu in gpus if gpu.free_memory_mib is not None), default=None)
         )
-    else:
-        needed, name = configuration.needed_bytes, "machine"
-        has, free = machine.memory_bytes, machine.free_memory_bytes
     if needed is None or has is None or free is None:
         return
     loaded = engine is not None and engine.pid is not None
+    slow = "what has no room is read from disk at every pass, as `umbrella-engine plan` shows."
     if needed > has:
         yield (
-            f"The models need about {gib(needed)}, and the {name} has {gib(has)}. Choose smaller checkpoints "
-            "or ones quantised to INT4, or a lower max_length."
+            f"The models need about {gib(needed)}, and the {name} {gib(has)}: {slow} Choose smaller "
+            "checkpoints, or ones quantised to INT4."
         )
     elif needed > free and not loaded:
         yield (
-            f"The models need about {gib(needed)}, and the {name} has {gib(free)} free. Close what takes the "
-            "rest, or choose smaller checkpoints."
+            f"The models need about {gib(needed)}, and the {name} {gib(free)} free: {slow} Close what takes "
+            "the rest, or choose smaller checkpoints."
         )
+
+
+def _sum(size_bytes: int | None, mib: int | None) -> int | None:
+    return None if size_bytes is None or mib is None else size_bytes + (mib << 20)
 
 
 def runs_on_gpu(report: Report) -> bool:

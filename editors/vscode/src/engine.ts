@@ -11,7 +11,7 @@ import type { Server } from "./server";
 
 const DOCTOR_LIMIT_MS = 120_000;
 
-/** Ends the engine, and shows what the server says about that. */
+/** Has the engine free its memory, and shows what the server says about that. */
 export async function unload(server: Server): Promise<void> {
   const answer = await server.request("umbrella.server.unload");
   void vscode.window.showInformationMessage(textOf(answer, "message"));
@@ -21,7 +21,7 @@ export async function showStatistics(server: Server, pages: Pages): Promise<void
   await pages.show("Umbrella Statistics", textOf(await server.request("umbrella.server.statistics"), "text"));
 }
 
-/** Lets the user choose what the engine is started with, and offers to end one that runs otherwise. */
+/** Lets the user choose what the engine is started with, and offers to unload one that runs otherwise. */
 export async function chooseConfiguration(server: Server): Promise<void> {
   const chosen = await pickConfiguration(setting());
   if (chosen === undefined || chosen === setting()) {

@@ -72,7 +72,7 @@ const KINDS = {
   starting: "The engine is starting.",
   loading: "The model is loading.",
   ready: "Suggestions are made as you type.",
-  unloaded: "The engine has ended. The next suggestion starts it.",
+  unloaded: "No model is loaded. The next suggestion loads it.",
 };
 
 function describeOff({ status, off, languageId = "" }: View): string {

@@ -185,11 +185,10 @@ def typed_fast(neovim: Neovim, desk: Desk) -> Ghost:
 
 
 def engine_killed(neovim: Neovim, desk: Desk) -> int:
-    """Kill the engine and see a suggestion after that; the process that it was."""
+    """Kill the engine and ask for a suggestion after that; the process that it was."""
     neovim.open("killed.py", ACCOUNT, keys="o")
     neovim.settled()
     [engine] = desk.engines()
     os.kill(engine, signal.SIGKILL)
     neovim.open("after.py", ACCOUNT, keys="o")
-    neovim.shown()
     return engine

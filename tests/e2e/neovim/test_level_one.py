@@ -53,6 +53,7 @@ def test_only_the_answer_to_the_last_state_shows_though_nothing_is_cancelled(
 
 def test_a_killed_engine_costs_a_suggestion_and_one_message(level_one: Neovim, neovim_desk: Desk) -> None:
     engine = engine_killed(level_one, neovim_desk)
+    level_one.shown()
 
     assert neovim_desk.engines() != [engine]
     assert len(level_one.wire.told("window/showMessage")) == 1

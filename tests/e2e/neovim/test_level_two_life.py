@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.e2e.conftest import Desk
 from tests.e2e.neovim.conftest import ACCOUNT, engine_killed
 from tests.e2e.neovim.editor import Neovim, wait_for
@@ -15,6 +17,11 @@ def statusline(neovim: Neovim) -> str:
 
 def kind(neovim: Neovim) -> str:
     return neovim.inside("return require('umbrella').status().kind")
+
+
+def state(desk: Desk) -> str:
+    """What the engine says of itself."""
+    return json.loads(desk.run("umbrella-engine", "status", "--json").stdout)["state"]
 
 
 def test_switched_off_it_asks_nothing_and_says_so(level_two: Neovim) -> None:
@@ -44,30 +51,36 @@ def test_an_unloaded_engine_comes_back_with_the_next_key_and_nothing_leaves_the_
     level_two.open("unload.py", ACCOUNT, keys="o")
     level_two.settled()
 
+    engines = neovim_desk.engines()
+
     level_two.inside("vim.cmd('Umbrella unload')")
 
-    wait_for(lambda: not neovim_desk.engines(), "the engine has ended")
+    wait_for(lambda: state(neovim_desk) == "unloaded", "the memory is free")
     wait_for(lambda: kind(level_two) == "unloaded", "the state says so")
     level_two.open("back.py", ACCOUNT, keys="o")
-    states: set[str] = set()
     sockets: set[str] = set()
 
     def is_back() -> bool:
-        states.add(statusline(level_two))
         sockets.update(neovim_desk.sockets())
         return level_two.ghost() is not None
 
     wait_for(is_back, "ghost text")
-    assert len(neovim_desk.engines()) == 1
+    assert neovim_desk.engines() == engines
     assert sockets == set()
-    assert any("%" in state for state in states), states
     wait_for(lambda: statusline(level_two) == READY, "the state is as before")
     assert level_two.wire.told("window/showMessage") == []
 
 
 def test_a_killed_engine_costs_a_suggestion_and_one_message(level_two: Neovim, neovim_desk: Desk) -> None:
     engine = engine_killed(level_two, neovim_desk)
+    seen: set[str] = set()
 
+    def is_back() -> bool:
+        seen.add(statusline(level_two))
+        return level_two.ghost() is not None
+
+    wait_for(is_back, "ghost text")
+    assert any("%" in said for said in seen), seen
     assert neovim_desk.engines() != [engine]
     assert len(level_two.wire.told("window/showMessage")) == 1
 

@@ -73,7 +73,10 @@ def with_configuration(**changes: object) -> Report:
             replace(with_configuration(needed_bytes=9 * GIB), engine=STOPPED),
             "machine has 8.0 GiB free.*Close",
         ),
-        (replace(with_configuration(needed_gpu_bytes=9 * GIB), gpus=Gpus((GPU,))), "the GPU has 8.0 GiB"),
+        (
+            replace(with_configuration(needed_gpu_bytes=25 * GIB), gpus=Gpus((GPU,))),
+            "the GPU and the machine have 24.0 GiB: .*read from disk",
+        ),
         (with_engine(folder=Place("/run/u", True, "0755")), "open to others: run `chmod 700 /run/u`"),
         (with_engine(folder=Place("/run/u", True, "0700", is_own=False)), "belongs to another user"),
         (with_engine(package="0.0.1"), "version 0.0.1 runs.*umbrella-engine stop"),
@@ -100,6 +103,11 @@ def test_each_trouble_has_one_sentence_that_says_what_to_do(report: Report, said
 
 def test_a_model_for_a_gpu_is_not_measured_by_the_machines_memory() -> None:
     report = replace(with_configuration(needed_bytes=99 * GIB), gpus=Gpus((GPU,)))
+    assert advice(report) == ()
+
+
+def test_a_model_that_is_too_large_for_a_gpu_streams_from_the_machines_memory() -> None:
+    report = replace(with_configuration(needed_gpu_bytes=9 * GIB), gpus=Gpus((GPU,)))
     assert advice(report) == ()
 
 

@@ -118,10 +118,10 @@ function M.statistics()
   end)
 end
 
---- End the engine so that its memory is free; the next suggestion starts it again.
+--- Free the memory of the models; the next suggestion loads them again.
 function M.unload()
   ask_server('umbrella.server.unload', function(answer)
-    say(answer.message or 'the engine has ended.')
+    say(answer.message or 'the memory is free.')
   end)
 end
 
