@@ -72,7 +72,7 @@ class Race:
 
         Raises CheckpointError or ConfigError.
         """
-        self._engine = engine = LoadedEngine.load(config, lambda _: None)
+        self._engine = engine = LoadedEngine.load(config)
         target, length = engine.decoder.target, engine.decoder.max_length
         limits = tree_limits(config)
         drafters: dict[str, list[Drafter]] = {NGRAMS: [PromptDrafter()]}
@@ -175,7 +175,7 @@ def figures(options: argparse.Namespace) -> dict[str, object]:
     history = History.open(options.repo, options.since)
     config = pair(options.target, options.draft)
     # A pair that does not fit is refused before training begins, which loads the models for itself.
-    LoadedEngine.load(config, lambda _: None)
+    LoadedEngine.load(config)
     found = newer_code(history, options.work)
     corpus = Corpus.from_folders([history.export(history.before, options.work)], LICENCE)
     trained = trained_on(corpus, options)

@@ -83,7 +83,7 @@ class Pair:
     @staticmethod
     def load(config: EngineConfig) -> Pair:
         """Raises CheckpointError or ConfigError."""
-        engine = LoadedEngine.load(config, lambda _: None)
+        engine = LoadedEngine.load(config)
         rows = most_rows(config, read_grow_map(config, engine.decoder.max_length))
         stopwatch = Stopwatch()
         checkpoint = Checkpoint.open(find(config.model))

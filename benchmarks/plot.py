@@ -1,4 +1,4 @@
-"""Draws what was measured: how confidence and answers compare with what is right, and how fast modes are.
+"""Draws what was measured: how confidence and answers compare with what is right, how fast modes are.
 
 Importing it needs matplotlib, which nothing else does.
 """
@@ -8,15 +8,21 @@ Importing it needs matplotlib, which nothing else does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.cursors import Position
+from benchmarks.offload.document import Cap, Link
 from benchmarks.scoring import Calibration, Scores
 
+PASSES: tuple[tuple[str, str, Callable[[Link], float | None]], ...] = (
+    ("UMbreLLa's schedule", "#b0b0b0", lambda link: link.umbrella_schedule_pass_ms),
+    ("ours", "#1b6ca8", lambda link: link.pass_ms),
+    ("larger of stream and computation", "#d8d8d8", lambda link: link.bound_ms),
+)
 COLOURS = {"model": "#1b6ca8", "copied": "#b0b0b0", "most_frequent": "#d8d8d8"}
 
 
@@ -78,4 +84,23 @@ def draw_rates(rates: Mapping[str, Mapping[str, float]], path: Path) -> None:
     axes.invert_yaxis()
     axes.set(xlabel="tokens a second after the first pass: median and quartiles over prompts")
     axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def draw_passes(caps: Mapping[str, Cap], path: Path) -> None:
+    """Write a picture of a pass's time to `path`: by GB of memory, a group of bars a speed of the link."""
+    streaming = {gb: cap for gb, cap in caps.items() if cap.plan.streamed_layers}
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    panels = figure.subplots(1, len(streaming), sharey=True, squeeze=False)[0]
+    for axes, (gb, cap) in zip(panels, streaming.items(), strict=True):
+        for offset, (label, colour, ms) in enumerate(PASSES):
+            seconds = [(ms(link) or 0.0) / 1000 for link in cap.links.values()]
+            places = [place + (offset - 1) * 0.27 for place in range(len(seconds))]
+            bars = axes.bar(places, seconds, 0.27, color=colour, label=label)
+            axes.bar_label(bars, fmt="%.1f", fontsize=8)
+        axes.set_xticks(range(len(cap.links)), list(cap.links))
+        axes.set(title=f"{gb} GB", xlabel="link, GB/s")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set(ylabel="seconds a pass, simulated")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     figure.savefig(path)

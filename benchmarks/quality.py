@@ -239,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if options.prompts
             else cursors(corpus.files, options.prompts_per_position, options.seed)
         )
-        engine = LoadedEngine.load(config, lambda _: None)
+        engine = LoadedEngine.load(config)
     except (UmbrellaError, ValueError) as error:
         raise SystemExit(str(error)) from error
     quality = measure(Judge(engine, config).ask, places)

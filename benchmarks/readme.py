@@ -1,6 +1,7 @@
-"""README's table of what speculation gains, made from the benchmark's document.
+"""README's tables of what speculation gains and of how layers stream, made from the benchmarks' documents.
 
-``python -m benchmarks.readme benchmarks/results/speculation.json`` prints it; a test compares it with README.
+``python -m benchmarks.readme benchmarks/results/speculation.json`` prints the one, ``.../offload.json`` the
+other; a test compares them with README.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.offload import document as offload
+from benchmarks.report import picture
+
 NAMES = {
     "plain": "plain decoding",
     "ngram_8": "n-grams, 8 guesses a pass",
@@ -24,6 +28,11 @@ NAMES = {
     "transformers_assisted": "transformers, assisted",
 }
 """Rows, by the benchmark's names of modes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    benchmark: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +88,19 @@ def _median(spread: _Spread | None, digits: int) -> str:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("results", type=Path, help="the document that benchmarks.speculation ended with")
-    document = msgspec.json.decode(parser.parse_args().results.read_bytes(), type=Document)
-    sys.stdout.write(table(document) + "\n")
+    parser.add_argument("results", type=Path, help="the document that a benchmark ended with")
+    parser.add_argument("--plot", type=picture, metavar="FILE", help="of offload.json: a picture as well")
+    options = parser.parse_args()
+    content = options.results.read_bytes()
+    if msgspec.json.decode(content, type=_Named).benchmark != "offload":
+        sys.stdout.write(table(msgspec.json.decode(content, type=Document)) + "\n")
+        return
+    found = msgspec.json.decode(content, type=offload.Document)
+    sys.stdout.write(offload.table(found) + "\n")
+    if options.plot:
+        from benchmarks.plot import draw_passes
+
+        draw_passes(found.caps, options.plot)
 
 
 if __name__ == "__main__":

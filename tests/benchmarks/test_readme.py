@@ -4,12 +4,19 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.offload import document as offload
 from benchmarks.readme import Document, table
 
 ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_table_in_readme_is_made_from_the_results():
-    results = ROOT / "benchmarks" / "results" / "speculation.json"
-    document = msgspec.json.decode(results.read_bytes(), type=Document)
-    assert table(document) in (ROOT / "README.md").read_text()
+def test_the_table_of_speculation_is_made_from_the_results():
+    results = (RESULTS / "speculation.json").read_bytes()
+    assert table(msgspec.json.decode(results, type=Document)) in README
+
+
+def test_the_table_of_streaming_is_made_from_the_results():
+    results = (RESULTS / "offload.json").read_bytes()
+    assert offload.table(msgspec.json.decode(results, type=offload.Document)) in README
