@@ -66,10 +66,12 @@ class MaskedAttention:
             window = None  # No row stands far enough for it to hide anything.
         if len(parents) == 1 and window is None:
             return MaskedAttention(None)
-        mask = _additive_mask(parents, length)
+        # Only what the rows see of each other is sent to a device: layers may be on their way there.
+        among_rows = _additive_mask(parents).to(device=device, dtype=dtype)
+        mask = torch.cat((among_rows.new_zeros(len(parents), length), among_rows), dim=1)
         if window is not None:
             _narrow(mask, parents, length, window)
-        return MaskedAttention(mask.to(device=device, dtype=dtype))
+        return MaskedAttention(mask)
 
     def select(self, rows: Sequence[int]) -> MaskedAttention:
         return self if self.mask is None else MaskedAttention(self.mask[list(rows)])
@@ -88,15 +90,14 @@ class MaskedAttention:
         return mixed.permute(2, 0, 1, 3).reshape(rows, heads * head_dim)
 
 
-def _additive_mask(parents: Sequence[int], length: int) -> Tensor:
-    """0 where a row sees a column, -inf elsewhere: [T, length + T], float32."""
+def _additive_mask(parents: Sequence[int]) -> Tensor:
+    """0 where a row sees another or itself, -inf elsewhere: [T, T], float32."""
     rows = len(parents)
-    mask = torch.full((rows, length + rows), -torch.inf)
-    mask[:, :length] = 0.0
+    mask = torch.full((rows, rows), -torch.inf)
     chain = next((row for row, parent in enumerate(parents) if parent != row - 1), rows)
-    mask[:chain, length : length + chain].triu_(1)
+    mask[:chain, :chain].triu_(1)
     # NumPy's view of the same memory: setting a row costs a tenth of what torch's indexing does.
-    block = mask.numpy()[:, length:]
+    block = mask.numpy()
     for row in range(chain, rows):
         if parents[row] >= 0:
             block[row] = block[parents[row]]
@@ -109,8 +110,8 @@ def _narrow(mask: Tensor, parents: Sequence[int], length: int, window: int) -> N
     places: list[int] = []
     for parent in parents:
         places.append(places[parent] + 1 if parent >= 0 else length)
-    rows = torch.tensor(places)
-    columns = torch.cat((torch.arange(length), rows))
+    rows = torch.tensor(places, device=mask.device)
+    columns = torch.cat((torch.arange(length, device=mask.device), rows))
     mask.masked_fill_(columns <= rows[:, None] - window, -torch.inf)
 
 

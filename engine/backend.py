@@ -7,19 +7,12 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from engine.draft.base import Outlook
+from engine.progress import Progress
 from engine.protocol import SegmentFate, StopReason, Tier, TokenCounts
 from engine.request import GenerationRequest
 from engine.slots import Reusable
 
 S = TypeVar("S", bound=Reusable)
-
-Progress = Callable[[float, str], None]
-"""Told how much of a piece of work is done, 0 to 1, and what is being done in a few words for people, such as
-"Loading layer 12 of 80". What it raises ends that work."""
-
-
-def untold(_share: float, _what: str) -> None:
-    """The `Progress` that nobody waits for."""
 
 
 class Branch(Protocol):

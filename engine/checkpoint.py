@@ -19,12 +19,11 @@ from safetensors import SafetensorError, safe_open
 from engine.errors import CheckpointError
 from engine.hub import HubModel, fetch, find_cached
 from engine.model_config import ModelConfig, read_model_config
+from engine.progress import Progress
 from engine.weight_files import INDEX, read_header, weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from engine.backend import Progress
 
 BUNDLED = "bundled:"
 """Prefix of the names of the models that ship with the package."""

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from engine import hub_command
-from engine.backend import Backend, Progress
+from engine.backend import Backend
 from engine.client import ask_to_drain
 from engine.config import EngineConfig
 from engine.config import load as load_config
 from engine.errors import DeviceError, EngineUnavailable, TrainingError, UmbrellaError
 from engine.launch import probe, unload_engine
 from engine.offload import plan_command
+from engine.progress import Progress
 from engine.protocol import Health
 from engine.quantize import command as quantize
 from engine.runtime import POLL_S, RuntimeDir
@@ -222,6 +223,10 @@ def _show(place: RuntimeDir, health: Health) -> None:
 
 
 def _unload(_options: argparse.Namespace, say: Callable[[str], None]) -> int:
+    place = RuntimeDir.prepare()
+    if probe(place) is None:
+        say(f"No engine runs in {place.path}, so it holds no memory.")
+        return NO_ENGINE
     if unload_engine():
         return DONE
     say("The engine is at work. It gives the memory back as soon as it has finished.")

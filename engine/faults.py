@@ -9,7 +9,12 @@ import torch
 
 from engine.errors import DeviceError
 
-_OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # What creating its handle comes to where there is no room for it.
+)
 
 
 def out_of_memory(error: RuntimeError) -> bool:

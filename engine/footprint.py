@@ -1,4 +1,4 @@
-"""What a checkpoint takes in memory, counted from its headers, and how much memory there is. Torch-free.
+"""What a checkpoint takes in memory, counted from its headers. Torch-free.
 
 Counts bytes by role: embedding, output head, layers, keys and values, what a pass works with. Where they go
 is `engine.offload.plan`'s business. An estimate from below where torch keeps a second form of a small weight.
@@ -6,7 +6,6 @@ is `engine.offload.plan`'s business. An estimate from below where torch keeps a 
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -19,7 +18,6 @@ from engine.model_config import ModelConfig, read_model_config
 from engine.offload.layout import LayerLayout, fused_linears
 from engine.weight_files import read_header, weight_files
 
-GIB = 1 << 30
 SMALL_BYTES = 256 * 2**20
 """Up to this size in float32 a model on a CPU has memory to spare. An INT4 one is dequantised when it is
 loaded: so small, plain products are faster than INT4 ones, and exact. A float32 one may hold its weights
@@ -137,36 +135,6 @@ def footprints(config: EngineConfig, form: Form) -> tuple[Footprint, Footprint |
 def needed_bytes(config: EngineConfig, *, on_gpu: bool) -> int:
     """Memory that the weights of `config`'s models take. Raises CheckpointError if one is not whole."""
     return sum(each.weights_bytes for each in footprints(config, "cuda" if on_gpu else "cpu") if each)
-
-
-def free_bytes() -> int | None:
-    """Memory of the machine that a new process can have; None where the system does not tell."""
-    return _meminfo().get("MemAvailable")
-
-
-def total_bytes() -> int | None:
-    """Memory of the machine; None where the system does not tell."""
-    return _meminfo().get("MemTotal")
-
-
-def gib(size_bytes: int) -> str:
-    """For people."""
-    for unit, name in ((GIB, "GiB"), (1 << 20, "MiB")):
-        if size_bytes >= unit // 10:
-            return f"{size_bytes / unit:.1f} {name}"
-    return f"{size_bytes / 1024:.1f} KiB"
-
-
-def _meminfo() -> dict[str, int]:
-    """``/proc/meminfo`` in bytes; nothing on another system than Linux."""
-    if sys.platform != "linux":
-        return {}
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return {}
-    pairs = (line.split() for line in lines)
-    return {words[0].rstrip(":"): 1024 * int(words[1]) for words in pairs if words[2:] == ["kB"]}
 
 
 def _stored_dtypes(folder: Path) -> dict[str, str]:

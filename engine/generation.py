@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from engine.backend import BuiltPrompt, Progress, Speed, Text, untold
+from engine.backend import BuiltPrompt, Speed, Text
 from engine.config import EngineConfig
 from engine.decode import Decoder, Step
 from engine.errors import RequestError
 from engine.faults import device_errors
 from engine.loaded import LoadedEngine
+from engine.progress import Progress, untold
 from engine.protocol import Tier
 from engine.request import CodePrompt, GenerationRequest, TextPrompt
 from engine.sampling import SamplingParams

@@ -43,6 +43,7 @@ class CudaRecorder:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
+        self._results: dict[torch.Size, Tensor] = {}
 
     def __call__(self, run: Pass) -> Pass:
         with torch.cuda.device(self._device):
@@ -50,11 +51,14 @@ class CudaRecorder:
             aside = torch.cuda.Stream()
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):
-                run()
-            torch.cuda.current_stream().wait_stream(aside)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
                 result = run()
+            torch.cuda.current_stream().wait_stream(aside)
+            # One a shape for all recordings: those of its own would stay in the pool for each of them.
+            result = self._results.setdefault(result.shape, result)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may meanwhile copy the layers of another model: those are none of our recording.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                result.copy_(run())
 
         def replay() -> Tensor:
             graph.replay()

@@ -12,14 +12,12 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.errors import CheckpointError
 from engine.model_config import read_model_config
+from engine.progress import Progress
 from engine.weight_files import INDEX, SINGLE, expected_files, lacks_safetensors
-
-if TYPE_CHECKING:
-    from engine.backend import Progress
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _DESCRIPTION = ["config.json", "generation_config.json", INDEX, *TOKENIZER_FILES, "LICENSE*"]

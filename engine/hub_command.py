@@ -7,16 +7,13 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from engine.checkpoint import find_local
 from engine.config import EngineConfig
 from engine.config import load as load_config
 from engine.errors import CheckpointError, ConfigError
 from engine.hub import HubModel, fetch
-
-if TYPE_CHECKING:
-    from engine.backend import Progress
+from engine.progress import Progress
 
 FETCHED, FAILED, INTERRUPTED = 0, 1, 130
 

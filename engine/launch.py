@@ -17,7 +17,7 @@ from pathlib import Path
 
 from engine import __version__
 from engine.client import Endpoint, ask_to_drain, ask_to_unload, fetch_health
-from engine.config import EngineConfig, default_path, load
+from engine.config import EngineConfig, default_path, load_with_warnings
 from engine.errors import EngineUnavailable, ProtocolMismatch
 from engine.protocol import PROTOCOL_VERSION, Health
 from engine.runtime import POLL_S, RuntimeDir
@@ -42,7 +42,7 @@ def ensure_engine(
     kept, and `Endpoint.notice` says so; it also says so where this call has started one in the place of one
     that crashed. Raises ConfigError, or EngineUnavailable if none can be had.
     """
-    config = load(config_path)
+    config, _ = load_with_warnings(config_path)  # Whoever loads the models warns: once, not at every request.
     place = RuntimeDir.prepare()
     deadline = time.monotonic() + timeout_s
     started: subprocess.Popen[bytes] | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.backend import Progress, Speed, untold
+from engine.backend import Speed
 from engine.checkpoint import Checkpoint, find
 from engine.config import EngineConfig
 from engine.decode import PLAIN, Decoder
@@ -16,15 +16,17 @@ from engine.errors import CheckpointError, ConfigError
 from engine.graphs import replay_passes
 from engine.healing import Beginnings, Debt
 from engine.model import Transformer
-from engine.offload.machine import Machine
+from engine.offload.machine import CUDA_BYTES, Machine
 from engine.offload.placement import Placement
 from engine.offload.plan import MemoryPlan, plan
+from engine.progress import Progress, untold
 from engine.prompt import PromptBuilder
 from engine.protocol import StopSpec
 from engine.speculation import TimedModel, Workspaces, most_rows, no_workspaces, read_grow_map, tree_policy
 from engine.templates import TEMPLATES
 from engine.text import TextStream
 from engine.tokenizer import Tokenizer
+from engine.weights import choose_device
 
 LINE_TOKENS, KEY_ROWS = 10, 8
 """Tokens of a short line, and those of a prompt that differ from the one before a key was typed."""
@@ -105,6 +107,7 @@ class LoadedEngine:
             require_known_ids(draft_tokenizer, draft)
             require_same_vocabulary(tokenizer, draft_tokenizer, config.draft_model or "")
         memory = plan(config, Machine.here(config))
+        _hold_to(config.max_vram, memory, choose_device(config.device))
         grow_map = read_grow_map(config, memory.max_length)
         with ExitStack() as undo:
             target, timed_draft = _load_models(
@@ -149,6 +152,13 @@ class LoadedEngine:
         """
         decode = self.tokenizer.detokenizer(prompt).push
         return TextStream(decode, self.end_tokens, spec, Debt(owed, self.beginnings), self.breaks)
+
+
+def _hold_to(max_vram: float | None, memory: MemoryPlan, device: torch.device) -> None:
+    """Have torch free what it keeps of earlier passes before it goes beyond a `max_vram` that is stated."""
+    if max_vram is not None and memory.device_budget is not None and device.type == "cuda":
+        share = (memory.device_budget - CUDA_BYTES) / torch.cuda.mem_get_info(device)[1]
+        torch.cuda.set_per_process_memory_fraction(share, device.index)
 
 
 def _load_models(

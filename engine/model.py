@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.attention import Attention, AttentionKind, MaskedAttention, PathAttention
-from engine.backend import Progress, untold
 from engine.checkpoint import Checkpoint
 from engine.faults import device_errors, out_of_memory
 from engine.footprint import stays_packed
@@ -32,6 +31,7 @@ from engine.model_config import ModelConfig
 from engine.offload.packed_file import LayerSource, open_source
 from engine.offload.placement import Placement
 from engine.offload.streamed import LayerBuilder, MakeLink, StreamedLayers
+from engine.progress import Progress, untold
 from engine.rope import Rope
 from engine.weights import DTYPES, DTypeName, WeightReader, choose_device, choose_dtype, form_for
 
@@ -156,7 +156,8 @@ class Transformer:
     @property
     def in_place(self) -> bool:
         """Whether all weights stay where they are on the device, so that a pass may be recorded."""
-        return self._layers.in_place and self._embedding.device == self.device
+        # By kind: a tensor on "cuda" says that it is on "cuda:0".
+        return self._layers.in_place and self._embedding.device.type == self.device.type
 
     @staticmethod
     @torch.inference_mode()

@@ -30,7 +30,9 @@ def weight_files(folder: Path) -> dict[Path, set[str]]:
     if missing == [SINGLE]:
         raise CheckpointError(f"{folder} {lacks_safetensors(path.name for path in folder.iterdir())}")
     if missing:
-        raise CheckpointError(f"{folder} lacks {', '.join(missing)}, which {INDEX} names")
+        raise CheckpointError(
+            f"{folder} lacks {', '.join(missing)}, which {INDEX} names; fetch the model again"
+        )
     return files
 
 

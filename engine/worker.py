@@ -168,7 +168,7 @@ class Worker(Generic[S]):
 
     def _loaded(self) -> Backend[S] | None:
         """The models; None where there are none, for which `state` says why."""
-        self._enter("loading")
+        self._enter("loading", "Starting")
         try:
             backend = self._load(self._progressed)
         except (Cancelled, _Unwanted):

@@ -18,11 +18,11 @@ from benchmarks.offload.shapes import GIB, LLAMA_70B
 from benchmarks.offload.synthetic import Synthetic
 from benchmarks.offload.umbrella import BUFFERS
 from benchmarks.offload.wall import Effort, Scaled
-from engine.backend import untold
 from engine.layers import ResidentLayers
 from engine.model import Transformer
 from engine.offload.placement import Placement
 from engine.offload.streamed import StreamedLayers
+from engine.progress import untold
 
 MOST_ROWS = 1024
 """Of the passes that are timed by their rows."""

@@ -80,7 +80,8 @@ class Synthetic:
         builder = LayerBuilder(config, layers * [Norms(norm, None, norm)], kernels, 1)
         generator = torch.Generator(device).manual_seed(0)
         size = (config.vocab_size, config.hidden_size)
-        embedding = torch.randn(size, generator=generator, device=device, dtype=dtype)
+        # In host memory, where the plan puts it beside layers that stream.
+        embedding = torch.randn(size, generator=generator, device=device, dtype=dtype).cpu()
         head = DenseLinear(torch.randn(size, generator=generator, device=device, dtype=dtype))
 
         def whole(store: LayerStore) -> Transformer:

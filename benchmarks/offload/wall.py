@@ -22,7 +22,6 @@ from benchmarks.offload.contestants import LinkCopies, UmbrellaLayers
 from benchmarks.offload.synthetic import DTYPES, Synthetic
 from benchmarks.offload.umbrella import BUFFERS
 from benchmarks.report import quartiles
-from engine.backend import untold
 from engine.costs import measure
 from engine.layers import Layer, ResidentLayers
 from engine.model import Block, Transformer
@@ -31,6 +30,7 @@ from engine.offload.placement import Placement, spread
 from engine.offload.prediction import Rates, schedule
 from engine.offload.streamed import CopyInto, StreamedLayers
 from engine.offload.thread_link import ThreadLink
+from engine.progress import untold
 
 CACHED = 16
 """Tokens in the cache while passes are timed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import mmap
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import accumulate
@@ -17,9 +18,15 @@ import torch
 from torch import Tensor
 
 from engine.errors import DeviceError
-from engine.footprint import gib
+from engine.memory import gib
 
 log = logging.getLogger(__name__)
+
+_PORTABLE = 1
+"""``cudaHostRegisterPortable``: with every device, and not only with the one that is current by default."""
+_NO_RESERVE = 0x4000 if sys.platform == "linux" else 0
+"""``MAP_NORESERVE``, which Python has a name for from 3.13 on. Of the layers with a place some may never
+come, and without it Linux promises no more than the machine's memory."""
 
 
 class Registrar(Protocol):
@@ -37,7 +44,7 @@ class CudaRegistrar:
 
     def register(self, memory: Tensor) -> None:
         try:
-            torch.cuda.check_error(_runtime().cudaHostRegister(memory.data_ptr(), memory.nbytes, 0))
+            torch.cuda.check_error(_runtime().cudaHostRegister(memory.data_ptr(), memory.nbytes, _PORTABLE))
         except RuntimeError:
             # CUDA reports a failed call once more, to whoever launches the next kernel.
             with suppress(RuntimeError):
@@ -66,7 +73,8 @@ class Arena:
         ends = list(accumulate(sizes))
         self._places = [(end - size, size) for end, size in zip(ends, sizes, strict=True)]
         try:
-            self._mapping = mmap.mmap(-1, ends[-1], flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
+            self._mapping = mmap.mmap(-1, ends[-1], flags=flags)
         except OSError as error:
             raise DeviceError(
                 f"The system has no {gib(ends[-1])} of memory for the model's layers ({error.strerror}). "
@@ -80,7 +88,8 @@ class Arena:
         with torch.inference_mode(False):
             self._bytes = torch.frombuffer(self._mapping, dtype=torch.uint8)
         self._registrar = registrar
-        self._refused = False
+        self.refused = False
+        """Whether the system did not allow a layer to be registered. From then on none is."""
         self._registered: set[int] = set()
         self._held: set[int] = set()
 
@@ -101,12 +110,12 @@ class Arena:
         """
         self._held.add(layer)
         memory = self[layer]
-        if self._registrar is not None and not self._refused:
+        if self._registrar is not None and not self.refused:
             try:
                 self._registrar.register(memory)
                 self._registered.add(layer)
             except RuntimeError as error:
-                self._refused = True
+                self.refused = True
                 log.warning(
                     "host memory cannot be registered with CUDA, which makes streaming slower: %s", error
                 )

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from engine.backend import Progress
 from engine.errors import CheckpointError
 from engine.kept import replace_whole
+from engine.progress import Progress
 
 _BLOB = re.compile(r"[0-9a-f]{64}")
 _PIECE_BYTES = 16 * 2**20

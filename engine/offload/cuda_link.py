@@ -2,7 +2,8 @@
 
 Streams and events alone keep the order between copies and computation; nothing waits for the whole device.
 Layers that are not in host memory are read from disk by a thread. From then on it issues all copies, so that
-they stay in order. *Unverified on a GPU.*
+they stay in order; and from the beginning where copying waits, as it does from memory that is not registered.
+*Unverified on a GPU.*
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ class _Stage:
 class CudaLink:
     """Copies layers into `slots` (uint8 on `device`, of one size) from `host`, or else from `source`.
 
-    `host`: the layers in host memory (uint8), registered with the device. `cuda` is for tests.
+    `host`: the layers in host memory (uint8), all `registered` with the device, or not. `cuda` is for tests.
     """
 
     def __init__(
@@ -147,6 +148,8 @@ class CudaLink:
         device: torch.device,
         source: LayerSource,
         cuda: Cuda | None = None,
+        *,
+        registered: bool = True,
     ) -> None:
         self._host = host
         self._slots = tuple(slots)
@@ -158,7 +161,7 @@ class CudaLink:
         self._pending = Pending()
         self._ms_per_byte = 0.0
         self._clock = _Clock()
-        self._reader: ThreadPoolExecutor | None = None
+        self._reader = None if registered else ThreadPoolExecutor(1, "layers")
         self._arena: Arena | None = None
         self._stages: deque[_Stage] = deque()
 

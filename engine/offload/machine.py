@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from engine.config import EngineConfig
-from engine.footprint import GIB, free_bytes
 from engine.int4.form import Form
+from engine.memory import GIB, free_bytes
 
 CUDA_BYTES = 3 * GIB // 4
 """What CUDA takes of a device before the first tensor: context, libraries, and its allocator's rounding."""
@@ -94,8 +94,8 @@ class Machine:
         if device.type != "cuda":
             return Machine("cpu", ram_bytes=ram)
         name = torch.cuda.get_device_name(device)
-        # Asking made CUDA's context, whose part is no longer free.
-        vram = torch.cuda.mem_get_info(device)[0] + CUDA_BYTES
+        # Asking made CUDA's context, about half of that, which is no longer free. Libraries are yet to come.
+        vram = torch.cuda.mem_get_info(device)[0] + CUDA_BYTES // 2
         return Machine("cuda", name, vram, ram, compute=Compute.of_gpu(name))
 
     def with_stated(

@@ -1,4 +1,4 @@
-"""What a pass took when the models were last loaded as a plan has them. Imports torch."""
+"""What passes took when the models were last loaded as a plan has them. Imports torch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from engine.weight_files import weight_files
 from engine.weights import DTYPES, choose_device
 
 
-def measured_pass_ms(config: EngineConfig, plan: MemoryPlan) -> float | None:
-    """Of the target's widest pass on this machine; None if it was never loaded so."""
+def measured_pass_ms(config: EngineConfig, plan: MemoryPlan) -> tuple[float, float] | None:
+    """Of one row, and of the target's widest pass, on this machine; None if it was never loaded so."""
     try:
         rows = most_rows(config, read_grow_map(config, plan.max_length))
     except UmbrellaError:
@@ -39,4 +39,4 @@ def measured_pass_ms(config: EngineConfig, plan: MemoryPlan) -> float | None:
         most_rows=rows,
     )
     table = CostCache.of_user().kept(timed)
-    return table and table.ms(rows)
+    return table and (table.ms(1), table.ms(rows))

@@ -21,7 +21,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.backend import Progress
 from engine.checkpoint import Checkpoint
 from engine.errors import DeviceError
 from engine.int4.form import DTypeName, Form
@@ -29,6 +28,7 @@ from engine.offload.content import Digests
 from engine.offload.layout import LayerLayout
 from engine.offload.pack import pack_layer
 from engine.offload.packed_format import VERSION, DamagedFile, PackedReader, read_header, write
+from engine.progress import Progress
 from engine.weight_files import weight_files
 
 if sys.platform == "win32":
@@ -101,6 +101,7 @@ class PackedFile:
         self._path = path
         self._checkpoint = checkpoint
         self._reader = PackedReader(path)
+        self._damaged: set[int] = set()
 
     def layout(self, layer: int) -> LayerLayout:
         return self._checkpoint.layout(layer)
@@ -109,15 +110,23 @@ class PackedFile:
         return self._checkpoint.size_bytes(layer)
 
     def read_into(self, layer: int, buffer: Tensor) -> None:
-        try:
-            self._reader.read_into(layer, buffer)
-        except (OSError, DamagedFile) as error:
+        if layer not in self._damaged:
+            try:
+                self._reader.read_into(layer, buffer)
+                return
+            except (OSError, DamagedFile) as error:
+                self._give_up(layer, error)
+        self._checkpoint.read_into(layer, buffer)
+
+    def _give_up(self, layer: int, error: Exception) -> None:
+        # Once: by then another engine may have made a whole file of that name, and layers come at every pass.
+        if not self._damaged:
             log.warning(
-                "%s; layer %d is read from the checkpoint, and the next start packs anew", error, layer
+                "%s; what is damaged is read from the checkpoint, and the next start packs anew", error
             )
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)
-            self._checkpoint.read_into(layer, buffer)
+        self._damaged.add(layer)
 
     def close(self) -> None:
         self._reader.close()
@@ -216,7 +225,8 @@ def _locked(lock: int, *, wait: bool) -> bool:
 
 
 def _tidy(folder: Path, source: CheckpointSource) -> None:
-    """Remove what a crash has left, files of other versions, and what the same folder held before it changed.
+    """Remove what a crash has left, and files of other versions, of folders that are gone, and of this one
+    before it changed.
 
     Only for the holder of the lock.
     """
@@ -224,8 +234,9 @@ def _tidy(folder: Path, source: CheckpointSource) -> None:
         left.unlink(missing_ok=True)
     for old in folder.glob(f"*{_SUFFIX}"):
         try:
-            mine = old.name.startswith(f"v{VERSION}-")
-            stale = not mine or read_header(old).source == _origin(source)
+            origin = read_header(old).source
+            stale = origin == _origin(source) or not Path(origin.split(" ", 2)[-1]).is_dir()
+            stale = stale or not old.name.startswith(f"v{VERSION}-")
         except DamagedFile:
             stale = True
         if stale:

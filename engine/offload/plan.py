@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 
 from engine.config import EngineConfig
 from engine.errors import ConfigError
-from engine.footprint import footprints, gib
+from engine.footprint import footprints
 from engine.int4.form import Form
+from engine.memory import gib
 from engine.offload.demand import LEAST_LENGTH, LEAST_RING_SLOTS, RING_SLOTS, Demand, Part, Where, demands
 from engine.offload.machine import Machine
 from engine.offload.placement import Placement, spread

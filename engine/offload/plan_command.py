@@ -1,4 +1,7 @@
-"""``umbrella-engine plan``: options in, a table out. Torch is imported only to ask CUDA for its memory."""
+"""``umbrella-engine plan``: options in, a table out. Torch is imported only to ask CUDA for its memory.
+
+What makes a plan and shows it is imported when it runs: every command of ``umbrella-engine`` reads this file.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,18 @@ import argparse
 import math
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from engine.config import EngineConfig
 from engine.config import load as load_config
 from engine.errors import ConfigError
-from engine.footprint import GIB, free_bytes
-from engine.offload.machine import Machine
-from engine.offload.plan import plan
-from engine.offload.plan_table import as_object, laid_out
-from engine.offload.prediction import USUAL_ACCEPTANCE, predict
+
+if TYPE_CHECKING:
+    from engine.offload.machine import Machine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,17 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     stated.add_argument("--disk", type=_positive, metavar="GB/S", help="of reading from disk (3)")
     parser.add_argument(
-        "--acceptance",
-        type=_positive,
-        metavar="TOKENS",
-        default=USUAL_ACCEPTANCE,
-        help="tokens that a pass yields (%(default)g)",
+        "--acceptance", type=_positive, metavar="TOKENS", help="tokens that a pass yields (6)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace, _say: Callable[[str], None]) -> int:
     """Run the command; its exit code. Raises ConfigError or CheckpointError where there is no plan."""
+    from engine.offload.plan import plan
+    from engine.offload.plan_table import as_object, laid_out
+    from engine.offload.prediction import USUAL_ACCEPTANCE, predict_what_pays
+
     config = load_config(options.config)
     machine = _machine(options, config)
     made = plan(config, machine)
@@ -52,7 +55,8 @@ def run(options: argparse.Namespace, _say: Callable[[str], None]) -> int:
         from engine.offload.measured import measured_pass_ms
 
         measured_ms = measured_pass_ms(config, made)
-    prediction = predict(config, machine, made, options.acceptance, measured_ms)
+    acceptance = options.acceptance or USUAL_ACCEPTANCE
+    prediction = predict_what_pays(config, machine, made, acceptance, measured_ms)
     if options.json:
         sys.stdout.write(msgspec.json.encode(as_object(machine, made, prediction)).decode() + "\n")
         return 0
@@ -63,6 +67,9 @@ def run(options: argparse.Namespace, _say: Callable[[str], None]) -> int:
 
 
 def _machine(options: argparse.Namespace, config: EngineConfig) -> Machine:
+    from engine.memory import GIB, free_bytes
+    from engine.offload.machine import Machine
+
     ram = None if options.ram is None else int(options.ram * GIB)
     if options.vram is None:
         here = Machine.here(config)
@@ -78,7 +85,8 @@ def _machine(options: argparse.Namespace, config: EngineConfig) -> Machine:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise ValueError
-    return value
+    with suppress(ValueError):
+        value = float(text)
+        if 0 < value < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.config import EngineConfig
-from engine.footprint import gib
+from engine.memory import gib
 from engine.offload.demand import Where
 from engine.offload.machine import ASSUMED_DISK, ASSUMED_LINK, Machine
 from engine.offload.plan import MemoryPlan
@@ -36,7 +36,8 @@ def laid_out(
     """For a terminal of 80 columns or more."""
     target, draft = config.shown_names
     title = Text(f"{target}, drafted by {draft}" if draft else target, style="bold")
-    sentences = (Text(f"{sentence}", overflow="fold") for sentence in _sentences(machine, plan, prediction))
+    said = _sentences(config, machine, plan, prediction)
+    sentences = (Text(sentence, overflow="fold") for sentence in said)
     return Group(title, Text(_machine(machine)), Text(), _table(plan), Text(), *sentences)
 
 
@@ -71,7 +72,9 @@ def _table(plan: MemoryPlan) -> Table:
     return table
 
 
-def _sentences(machine: Machine, plan: MemoryPlan, prediction: Prediction) -> Iterator[str]:
+def _sentences(
+    config: EngineConfig, machine: Machine, plan: MemoryPlan, prediction: Prediction
+) -> Iterator[str]:
     yield f"Context: {plan.max_length} tokens, for {plan.slots} prompt{'s' * (plan.slots > 1)} at a time."
     if plan.target.streamed:
         yield from _about_streaming(machine, plan, prediction)
@@ -80,6 +83,10 @@ def _sentences(machine: Machine, plan: MemoryPlan, prediction: Prediction) -> It
     if prediction.measured_ms is not None:
         took = _time(prediction.measured_ms)
         yield f"When the models were last loaded so, a pass took {took}{_drafting(prediction)}."
+    if prediction.rows == 1:
+        why = "" if config.engine == "ar" else "A full tree would cost more than it brings. "
+        yield f"{why}One token a pass comes to {prediction.tokens_per_s:.1f} tokens/s."
+        return
     assumed = " (assumed)" if prediction.acceptance == USUAL_ACCEPTANCE else ""
     yield f"{prediction.acceptance:g} tokens a pass{assumed} come to {prediction.tokens_per_s:.1f} tokens/s."
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.config import EngineConfig
 from engine.footprint import Footprint, footprints, layer_weights
@@ -57,8 +57,10 @@ def schedule(placement: Placement, layer_bytes: Sequence[int], rates: Rates) -> 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Of a plan on a machine, with a full context and a full tree."""
+    """Of a plan on a machine, with a full context."""
 
+    rows: int
+    """Of a pass; 1 where nothing is drafted."""
     rates: Rates
     schedule: Schedule
     without_disk: Schedule | None
@@ -87,8 +89,9 @@ def predict(
 ) -> Prediction:
     """What to expect of `plan`, made for `config` and `machine`, where a pass once took `measured_ms`.
 
-    A layer takes as long as reading its weights and keys or as multiplying, whichever is longer. The draft
-    model is asked, between two passes, for twice as many levels as are accepted.
+    A pass is of a full tree. A layer takes as long as reading its weights and keys or as multiplying,
+    whichever is longer. The draft model is asked, between two passes, for twice as many levels as are
+    accepted.
     """
     target, draft = footprints(config, machine.form)
     compute, rows = machine.compute, config.tree_size
@@ -104,7 +107,27 @@ def predict(
     without = None
     if plan.target.from_disk and machine.form == "cuda":
         without = schedule(plan.target.without_disk(), plan.layer_bytes, rates)
-    return Prediction(rates, found, without, acceptance, measured_ms)
+    return Prediction(rows, rates, found, without, acceptance, measured_ms)
+
+
+def predict_what_pays(
+    config: EngineConfig,
+    machine: Machine,
+    plan: MemoryPlan,
+    acceptance: float,
+    measured_ms: tuple[float, float] | None = None,
+) -> Prediction:
+    """As `predict`, of one token a pass where nothing is drafted, or a full tree would not pay.
+
+    `measured_ms`: what passes of one row and of a full tree once took.
+    """
+    one_ms, tree_ms = measured_ms or (None, None)
+    plain = predict(replace(config, engine="ar", tree_size=1), machine, plan, 1.0, one_ms)
+    if config.engine == "ar":
+        return plain
+    drafted = predict(config, machine, plan, acceptance, tree_ms)
+    # A static tree is made whether it pays or not.
+    return max(plain, drafted, key=lambda each: each.tokens_per_s) if config.engine == "dynamic" else drafted
 
 
 def _step_ms(model: Footprint, compute: Compute, rows: int, length: int) -> float:

@@ -12,13 +12,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from engine.backend import Progress
 from engine.errors import DeviceError
-from engine.footprint import free_bytes
 from engine.int4.choice import Kernels
 from engine.int4.linear import Int4Linear
 from engine.layers import BeforeLayer, Layer, Norms
 from engine.linear import DenseLinear, Linear, fixed_rows
+from engine.memory import free_bytes
 from engine.model_config import ModelConfig
 from engine.offload.arena import Arena, CudaRegistrar
 from engine.offload.cuda_link import CudaLink
@@ -28,6 +27,7 @@ from engine.offload.packed_file import LayerSource
 from engine.offload.placement import Placement, spread
 from engine.offload.ring import Ring
 from engine.offload.thread_link import ThreadLink
+from engine.progress import Progress
 
 CopyInto = Callable[[int, Tensor], None]
 """Puts a layer, by its index, into a slot [at least its size] uint8."""
@@ -106,7 +106,11 @@ class StreamedLayers:
         self._make_link = make_link
         self._count = len(placement.resident) + len(placement.streamed)
         sizes = [source.size_bytes(layer) for layer in range(self._count)]
-        self._arena = Arena(sizes, CudaRegistrar() if device.type == "cuda" else None)
+        try:
+            self._arena = Arena(sizes, CudaRegistrar() if device.type == "cuda" else None)
+        except BaseException:
+            source.close()
+            raise
         self._memory: dict[int, Tensor] = {}
         """Of the layers that stay on the device."""
         self._resident: dict[int, Layer] = {}
@@ -174,7 +178,7 @@ class StreamedLayers:
         if self._device.type != "cuda":
             return ThreadLink(copy_into, self._slots)
         host = {layer: self._arena[layer] for layer in streamed if layer in self._arena}
-        return CudaLink(host, self._slots, self._device, self._source)
+        return CudaLink(host, self._slots, self._device, self._source, registered=not self._arena.refused)
 
     def _disconnect(self) -> None:
         ring, self._ring, self._in_slot = self._ring, None, []

@@ -177,9 +177,11 @@ class DynamicSession:
             session.begin(position.history)
             while (uncovered := session.uncovered(growth)) > 0.0:
                 asked = Try(uncovered, session.cost_ms(growth), step.value)
-                if not usefulness.worth(asked, tries, planner.rate, planner.now_ms):
-                    return
-                tries.append(asked)
+                # What was drafted ahead is there for the taking, and says nothing of what drafting is worth.
+                if asked.cost_ms > 0.0:
+                    if not usefulness.worth(asked, tries, planner.rate, planner.now_ms):
+                        return
+                    tries.append(asked)
                 session.deepen(growth, attempt.before_layer)
                 self._value(step, position)
 
@@ -230,7 +232,7 @@ class DynamicSession:
 
 def _use(spare_ms: SpareMs, session: DraftSession, growth: Growth, before_layer: BeforeLayer) -> None:
     """Have `session` deepen `growth` as often as its passes fit into what is left of the time."""
-    while session.uncovered(growth) > 0.0 and 0.0 < session.cost_ms(growth) <= spare_ms():
+    while session.uncovered(growth) > 0.0 and session.cost_ms(growth) < spare_ms():
         session.deepen(growth, before_layer)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -59,7 +60,9 @@ def quantize(source: Path, destination: Path, rows: list[list[int]], recipe: Rec
     """
     check(source, destination, recipe)
     try:
-        autoawq = import_module("awq")
+        # What it says on that occasion is for developers, and stays unheard.
+        with warnings.catch_warnings(record=True):
+            autoawq = import_module("awq")
     except ModuleNotFoundError as error:
         raise TrainingError(f"{EXTRA} ({error})") from error
 

@@ -14,8 +14,8 @@ from engine.config import EngineConfig
 from engine.costs import CostTable
 from engine.decode import Decoder
 from engine.errors import ConfigError, UmbrellaError
-from engine.footprint import gib
 from engine.loaded import LoadedEngine
+from engine.memory import gib
 from engine.offload.machine import Machine
 from engine.offload.plan import plan
 from engine.protocol import Health

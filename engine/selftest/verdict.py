@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from engine.footprint import gib
+from engine.memory import gib
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from engine.backend import Progress
 from engine.jobs import Job
 from engine.metrics import Metrics
+from engine.progress import Progress
 from engine.protocol import Priority, StopSpec
 from engine.request import GenerationRequest, TextPrompt
 from engine.worker import Worker

@@ -18,12 +18,13 @@ from typing import Any
 
 import httpx
 
-from engine.backend import BuiltPrompt, Load, Progress, Speed, Text
+from engine.backend import BuiltPrompt, Load, Speed, Text
 from engine.cli import main
 from engine.client import Endpoint, ask_to_drain, fetch_health
 from engine.config import EngineConfig
 from engine.errors import CheckpointError, EngineUnavailable, RequestError, UmbrellaError
 from engine.jobs import Chunk, Ending
+from engine.progress import Progress
 from engine.protocol import SegmentFate, StopReason, Tier, TokenCounts
 from engine.request import CodePrompt, GenerationRequest, TextPrompt
 from engine.runtime import RuntimeDir

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from engine.backend import Progress
 from engine.config import EngineConfig
 from engine.costs import CostTable
 from engine.decode import Decoder
@@ -23,6 +22,7 @@ from engine.kv_cache import KVCache
 from engine.layers import BeforeLayer
 from engine.loaded import LoadedEngine, speed_of
 from engine.model import Block, Transformer
+from engine.progress import Progress
 from engine.speculation import TimedModel, no_workspaces, tree_policy
 from tests.engine.fakes import RunningEngine, running_engine
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.backend import Progress
 from engine.client import Endpoint, EngineClient, InfillCall, StreamEvent, ask_to_drain, fetch_health
 from engine.errors import CheckpointError, EngineGone, EngineUnavailable, ProtocolMismatch, RequestError
+from engine.progress import Progress
 from engine.protocol import Segment, StopReason, UmbrellaRequest
 from tests.engine.fakes import (
     DEADLINE_S,

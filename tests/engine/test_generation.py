@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from engine.backend import Progress
 from engine.config import EngineConfig
 from engine.errors import RequestError
 from engine.generation import EngineBackend
 from engine.metrics import Metrics
 from engine.model import Block, Transformer
+from engine.progress import Progress
 from engine.protocol import Priority, Segment, StopReason
 from engine.request import CodePrompt, GenerationRequest, TextPrompt, TokenPrompt
 from engine.worker import Worker

@@ -149,6 +149,18 @@ def test_a_pinned_model_stays_when_its_branch_moves(hub: FakeHub, files: dict[st
     assert find(NAME, old) == first
 
 
+def test_a_branch_that_moves_while_it_is_fetched_is_followed(hub: FakeHub, files: dict[str, bytes]) -> None:
+    hub.push(NAME, files)
+
+    def move(_share: float, what: str) -> None:
+        if what.startswith("Fetching") and len(hub.commits) == 1:
+            hub.push(NAME, files | {"LICENSE.txt": b"dear"})
+
+    folder = fetch(HubModel(NAME), move)
+    assert folder.name == hub.branches[NAME, "main"]
+    assert find(NAME) == folder
+
+
 def test_an_update_that_is_interrupted_leaves_the_old_model_in_use(
     hub: FakeHub, files: dict[str, bytes]
 ) -> None:

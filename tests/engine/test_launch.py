@@ -125,6 +125,7 @@ def test_an_engine_can_be_unloaded_and_makes_room_for_another_configuration(
     place: RuntimeDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["unload"]) == NO_ENGINE
+    assert "No engine runs" in capsys.readouterr().err
     assert not place.log.exists()
     first = pid_of(ensure(written(tmp_path, 'model = "fake"')))
     assert main(["unload"]) == DONE
@@ -157,8 +158,12 @@ def test_a_signal_ends_an_engine_as_cleanly(place: RuntimeDir) -> None:
     assert not has_crashed(place)
 
 
-def test_another_configuration_is_told_and_the_running_one_wins(place: RuntimeDir, tmp_path: Path) -> None:
-    first = ensure(written(tmp_path, 'model = "fake"'))
+def test_another_configuration_is_told_and_the_running_one_wins(
+    place: RuntimeDir, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = ensure(written(tmp_path, 'model = "fake"\nmax_turns = 3'))
+    assert "max_turns" not in caplog.text, "the engine warns of it, not every request"
+    assert "max_turns has no effect" in place.log.read_text("utf-8")
     assert first.notice == ""
     second = ensure(written(tmp_path, 'model = "fake"\nslots = 4'))
     assert pid_of(second) == pid_of(first)

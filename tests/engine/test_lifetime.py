@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from engine.backend import Progress
 from engine.cli import FAILED, main
 from engine.config import EngineConfig
 from engine.errors import CheckpointError, DeviceError, RequestError
+from engine.progress import Progress
 from engine.request import GenerationRequest
 from tests.engine.fakes import (
     DEADLINE_S,

@@ -56,12 +56,14 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path: Path):
         LoadedEngine.load(config)
 
 
-def test_progress_rises_to_one(tmp_path: Path):
+def test_progress_rises_to_one_and_the_target_makes_room_where_the_draft_has_none(tmp_path: Path):
     told: list[float] = []
     pair = EngineConfig(model=write_model(tmp_path / "target"), draft_model=write_model(tmp_path / "draft"))
-    LoadedEngine.load(pair, lambda share, _what: told.append(share))
+    engine = LoadedEngine.load(pair, lambda share, _what: told.append(share))
     assert told == sorted(told)
     assert told[-1] == pytest.approx(1.0)
+    assert engine.draft is not None
+    assert engine.draft.target.relief is engine.decoder.target
 
 
 @pytest.mark.usefixtures("packed")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.config import EngineConfig, load, load_with_warnings
-from engine.footprint import GIB
+from engine.memory import GIB
 from engine.offload.machine import Machine
 from engine.offload.plan import plan
 from tests.engine.offload.sparse import DRAFTER_500M, LLAMA_8B, LLAMA_70B, QWEN_32B, write_sparse

@@ -138,6 +138,7 @@ def test_layers_to_keep_are_no_contradiction_unless_nothing_is_offloaded(tmp_pat
         return len(load_with_warnings(written(tmp_path, keys))[1])
 
     assert warnings(offload=False, num_cache_layers=0) == 1
+    assert load(written(tmp_path, {"offload": False, "num_cache_layers": 0})) == EngineConfig(offload=False)
     assert warnings(offload=False, num_cache_layers="auto") == 0
     assert warnings(offload="auto", num_cache_layers=8) == 0
 

@@ -8,8 +8,8 @@ import weakref
 
 import pytest
 
-from engine.backend import Progress
 from engine.errors import CheckpointError, DeviceError, EngineUnavailable
+from engine.progress import Progress
 from engine.protocol import StopReason
 from tests.engine.bench import REQUEST, Bench, bench, of
 from tests.engine.fakes import DEADLINE_S, LAYERS, FakeBackend, Gate, Receiver, Script, eventually
@@ -39,14 +39,17 @@ def unload(at: Bench) -> None:
     assert unloading(at).wait(DEADLINE_S)
 
 
-def test_nothing_holds_the_models_once_they_are_unloaded_and_the_next_request_loads_them_again() -> None:
-    loads = Loads()
+def test_nothing_holds_the_models_once_they_are_unloaded_and_the_next_request_loads_them_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loads, held = Loads(), list[FakeBackend | None]()
+    monkeypatch.setattr("engine.worker.give_back", lambda: held.extend(made() for made in loads.loaded))
     with bench(load=loads) as at:
         first = at.run()
         unload(at)
         assert at.worker.state == "unloaded"
         assert not at.worker.busy
-        assert [backend() for backend in loads.loaded] == [None]
+        assert held == [None]
         again = at.run()
         assert at.worker.state == "ready"
     assert first.text == again.text == "hijklm"
@@ -177,7 +180,7 @@ def test_models_that_cannot_be_loaded_again_are_told_to_who_waits() -> None:
     with bench(load=load) as at:
         unload(at)
         assert "is gone; fetch it again" in str(at.run().error)
-        assert at.worker.state == "failed"
+        at.worker._thread.join(DEADLINE_S)
         unload(at)
         assert at.worker.state == "failed"
 

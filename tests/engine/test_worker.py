@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from engine.backend import Progress
 from engine.errors import CheckpointError, EngineUnavailable, RequestError
 from engine.jobs import Job
+from engine.progress import Progress
 from engine.protocol import StopReason, StopSpec
 from engine.request import TextPrompt, TokenPrompt
 from tests.engine.bench import REQUEST, bench

@@ -13,7 +13,13 @@ import umbrella_lsp
 ALLOWED = {"engine", "engine.client", "engine.errors", "engine.launch", "engine.protocol"}
 HEAVY = ("httpx", "msgspec", "torch", "transformers", "tree_sitter", "watchfiles")
 FOLDER = Path(umbrella_lsp.__file__).parent
-EXAMINED = {"engine.config", "engine.footprint", "engine.runtime", "engine.selftest.verdict"}
+EXAMINED = {
+    "engine.config",
+    "engine.footprint",
+    "engine.memory",
+    "engine.runtime",
+    "engine.selftest.verdict",
+}
 """What only the doctor may know, too: torch-free, of how an engine is configured and where it lies."""
 
 

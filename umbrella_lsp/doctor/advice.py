@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine import __version__
-from engine.footprint import GIB, gib
+from engine.memory import GIB, gib
 from umbrella_lsp.doctor.report import (
     NOT_ANSWERING,
     Configuration,

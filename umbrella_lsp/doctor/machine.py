@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from engine.config import cache_folder
-from engine.footprint import free_bytes, total_bytes
+from engine.memory import free_bytes, total_bytes
 from umbrella_lsp.doctor.report import Gpu, Gpus, Machine
 
 TIMEOUT_S = 2.0

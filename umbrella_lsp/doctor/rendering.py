@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from rich.text import Text
 
-from engine.footprint import gib
+from engine.memory import gib
 from engine.selftest.verdict import laid_out
 from umbrella_lsp.doctor.report import (
     Configuration,

@@ -69,7 +69,11 @@ def look_at_log() -> tuple[LogEntry, ...]:
 def look_at_files() -> tuple[KeptFile, ...]:
     """What we have written on this machine."""
     statistics = user_file()
-    kept = {"times of passes": cache_folder() / "costs", "log": RuntimeDir(runtime_dir()).log}
+    kept = {
+        "times of passes": cache_folder() / "costs",
+        "packed layers": cache_folder() / "packed",
+        "log": RuntimeDir(runtime_dir()).log,
+    }
     if statistics is not None:
         kept["statistics"] = statistics
     return tuple(KeptFile(what, str(path), _size(path)) for what, path in kept.items())

@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from engine.memory import total_bytes
 from engine.offload.arena import Arena
 from tests.engine.offload.models import write_int4
 
@@ -44,6 +45,12 @@ def test_every_layer_has_a_place_of_its_own_and_keeps_it():
         arena[1]
     assert arena.add(1).sum() == 0
     assert bool((arena[2] == 3).all())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is not known how much memory there is")
+def test_there_may_be_places_for_more_than_the_machines_memory_as_long_as_they_stay_empty():
+    arena = Arena([4096, 2 * (total_bytes() or 0)])
+    assert arena.add(0).sum() == 0
 
 
 def test_just_what_is_held_is_registered_and_in_the_end_nothing():

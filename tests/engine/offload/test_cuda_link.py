@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engine.errors import CheckpointError, DeviceError
 from engine.offload.arena import Arena, CudaRegistrar
-from engine.offload.cuda_link import CudaLink
+from engine.offload.cuda_link import CudaLink, Stream
 from engine.offload.layout import LayerLayout
 from engine.offload.ring import Ring
 from tests.engine.offload.fake_cuda import COPY_MS, FakeCuda, NotReached, Side
@@ -240,6 +240,23 @@ def test_a_layer_is_read_while_the_one_before_it_is_still_copied() -> None:
     link.wait(marks[2])
     assert cuda.now_ms == COPY_MS  # Only the third needs the place of the first.
     link.close()
+
+
+def test_copying_that_waits_is_left_to_a_thread() -> None:
+    go_on = Event()
+
+    class Waiting(FakeCuda):
+        def copy(self, source: Tensor, target: Tensor, stream: Stream) -> None:
+            assert go_on.wait(10)
+            super().copy(source, target, stream)
+
+    slot = torch.empty(SIZE, dtype=torch.uint8)
+    link = CudaLink({2: _bytes_of(2)}, [slot], CPU, Disk(), Waiting("copies"), registered=False)
+    mark = link.copy(2, 0, None)
+    go_on.set()
+    link.wait(mark)
+    link.close()
+    assert slot.unique().tolist() == [2]
 
 
 def test_how_long_a_copy_still_takes_is_told_from_the_ones_before(monkeypatch: pytest.MonkeyPatch) -> None:

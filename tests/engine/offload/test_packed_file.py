@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -98,6 +99,8 @@ def test_a_packed_file_holds_the_layers_as_they_are_packed(folder: Path, cache: 
     assert same(layers(opened(folder, cache, again, form)), packed(folder, form))
     assert again.phrases == []
     assert len(files(cache)) == 1
+    open_source(Checkpoint.open(folder), form, "fp16", Told(), cache=cache).close()
+    assert len(files(cache)) == 2, "what is not INT4 lies there in one dtype"
 
 
 @pytest.mark.parametrize(("form", "dtype"), [("cpu", "bf16"), ("cuda", "fp16"), ("cuda", "fp32")])
@@ -124,6 +127,7 @@ def test_a_packed_layer_holds_each_module_at_its_place(folder: Path, form: Form,
 def test_weights_that_change_under_the_same_path_are_packed_anew(folder: Path, cache: Path) -> None:
     before = layers(opened(folder, cache))
     (old,) = files(cache)
+    (cache / "v0-what-a-crash-has-left.part").touch()
     tensors = load_file(folder / "model.safetensors")
     tensors["model.layers.0.mlp.up_proj.qweight"][0, 0] ^= 1
     state = (folder / "model.safetensors").stat()
@@ -134,6 +138,20 @@ def test_weights_that_change_under_the_same_path_are_packed_anew(folder: Path, c
     assert not same(after, before)
     assert old not in files(cache)
     assert len(files(cache)) == 1
+
+
+def test_what_was_packed_of_a_model_that_is_gone_is_removed(folder: Path, cache: Path) -> None:
+    other = folder.parent / "other"
+    shutil.copytree(folder, other)
+    tensors = load_file(other / "model.safetensors")
+    tensors["model.layers.0.mlp.up_proj.qweight"][0, 0] ^= 1
+    save_file(tensors, other / "model.safetensors")
+    opened(other, cache).close()
+    (old,) = files(cache)
+    shutil.rmtree(other)
+    opened(folder, cache).close()
+    (new,) = files(cache)
+    assert new != old
 
 
 def test_files_of_the_hubs_cache_are_not_read_to_know_their_content(folder: Path, cache: Path) -> None:
@@ -199,10 +217,13 @@ def test_a_damaged_layer_is_read_from_the_checkpoint_and_the_file_deleted(
         source.close()
         with_another_byte(cache / name, (cache / name).stat().st_size - source.size_bytes(4) // 2)
         source = opened(folder, cache)
-    assert same(layers(source), packed(folder))
-    assert len(caplog.messages) == 1
-    assert "layer 4 is read from the checkpoint" in caplog.messages[0]
+    source.read_into(4, torch.empty(source.size_bytes(4), dtype=torch.uint8))
     assert files(cache) == []
+    (cache / name).touch()  # Another engine has packed anew.
+    assert same(layers(source), packed(folder))
+    assert files(cache) == [name]
+    assert len(caplog.messages) == 1
+    assert "what is damaged is read from the checkpoint" in caplog.messages[0]
 
 
 def test_a_checkpoint_that_cannot_be_read_any_more_is_the_devices_fault(

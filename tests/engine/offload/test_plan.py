@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from engine.cli import main
 from engine.config import EngineConfig, load
 from engine.errors import CheckpointError, ConfigError
-from engine.footprint import GIB, Footprint
+from engine.footprint import Footprint
 from engine.loaded import LoadedEngine
+from engine.memory import GIB
 from engine.offload.machine import Compute, Machine
 from engine.offload.plan import MemoryPlan, plan
-from engine.offload.prediction import Rates, predict, schedule
+from engine.offload.prediction import Prediction, Rates, predict, predict_what_pays, schedule
 from tests.engine.offload.sparse import (
     DRAFTER_500M,
     LLAMA_1B,
@@ -112,6 +113,18 @@ def test_what_is_stated_stays_and_layers_stream_for_it(models: Path) -> None:
     assert (made.max_length, made.slots) == (32_768, 2)
     assert streamed(made) > 0
     assert plan(config(models, "8b", max_length=1 << 20, slots=1), card(96)).max_length == 131_072
+
+
+def test_the_ring_has_a_third_slot_where_there_is_room_for_one(models: Path) -> None:
+    wanted = config(models, "70b", max_length=4096, slots=1)
+    usual = plan(wanted, card(24))
+    layer = usual.layer_bytes[0]
+    fixed = usual.bytes_at("device") - layer * (len(usual.target.resident) + usual.target.slots)
+    tight, roomier = (
+        plan(replace(wanted, max_vram=(fixed + room * layer) / GIB), card(24)).target for room in (2.5, 3.5)
+    )
+    assert (tight.slots, tight.resident) == (2, ())
+    assert (roomier.slots, roomier.resident) == (3, ())
 
 
 def test_offload_and_the_number_of_layers_that_stay_are_obeyed(models: Path) -> None:
@@ -283,6 +296,20 @@ def test_a_pass_takes_what_the_link_takes_and_the_disk_makes_it_longer(models: P
     assert slowed.without_disk.pass_ms == pytest.approx(found.schedule.pass_ms, rel=0.01)
 
 
+def test_what_a_full_tree_costs_more_than_it_brings_is_predicted_without(models: Path) -> None:
+    def predicted(model: str, machine: Machine, **changes: object) -> Prediction:
+        wanted = config(models, model, "500m", **changes)
+        return predict_what_pays(wanted, machine, plan(wanted, machine), 6.0)
+
+    streams, slow = card(24), Machine("cpu", ram_bytes=LARGE)
+    assert (predicted("70b", streams).rows, predicted("70b", streams).acceptance) == (64, 6.0)
+    plain = predicted("8b", slow, max_length=4096)
+    assert (plain.rows, plain.acceptance, plain.rates.draft_ms) == (1, 1.0, 0.0)
+    assert plain.pass_ms < 1000
+    assert predicted("8b", slow, engine="static", growmap_path="any").rows == 64
+    assert predicted("70b", streams, engine="ar").acceptance == 1.0
+
+
 def test_a_prediction_follows_measured_times(models: Path) -> None:
     made = plan(config(models, "70b", "500m"), card(24))
     slow = schedule(made.target, made.layer_bytes, Rates(25e9, 3e9, layer_ms=25.0, head_ms=10.0))
@@ -357,12 +384,15 @@ def test_what_a_pass_took_when_the_models_were_loaded_is_known(tmp_path: Path, c
     assert "last loaded so, a pass took" in capsys.readouterr().out
 
 
-def test_a_plan_for_a_stated_machine_needs_no_torch(models: Path) -> None:
+def test_a_plan_for_a_stated_machine_needs_no_torch_and_other_commands_nothing_of_plans(
+    models: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(f'model = "{models / "1b"}"\ndraft_model = ""\n')
     program = (
-        "import sys; from engine.config import EngineConfig; from engine.offload.machine import Machine;"
-        "from engine.offload.plan import plan; import engine.offload.plan_command;"
-        f"plan(EngineConfig(model={str(models / '1b')!r}, draft_model=None), Machine.card(8 << 30, 8 << 30));"
-        "print('torch' in sys.modules)"
+        "import sys; from engine.cli import main; print({'rich', 'engine.offload.plan'} & set(sys.modules));"
+        f"main(['plan', '--config', {str(file)!r}, '--vram', '8']); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    first, *_, last = done.stdout.splitlines()
+    assert (first, last) == ("set()", "False")

@@ -22,6 +22,7 @@ from engine.int4.linear import Int4Linear
 from engine.kv_cache import KVCache
 from engine.model import Block, Transformer
 from engine.offload.link import Link
+from engine.offload.ring import Ring
 from engine.offload.thread_link import ThreadLink
 from tests.engine.offload.models import (
     LAYERS,
@@ -125,9 +126,12 @@ def test_text_is_the_same_with_speculation_and_without_it(folder: Path):
 
 @pytest.mark.parametrize("boundary", range(LAYERS))
 @pytest.mark.parametrize("resident", [0, 2])
-def test_after_a_cancel_at_any_boundary_warm_equals_cold(
-    folder: Path, expected: Tensor, resident: int, boundary: int
+def test_after_a_cancel_at_any_boundary_warm_equals_cold_and_the_first_layers_come_at_once(
+    folder: Path, expected: Tensor, resident: int, boundary: int, monkeypatch
 ):
+    rewind, rewound = Ring.rewind, list[Ring]()
+    monkeypatch.setattr(Ring, "rewind", lambda ring: rewound.append(ring) or rewind(ring))
+
     def cancel(layer: int) -> None:
         if layer == boundary:
             raise InterruptedError
@@ -137,6 +141,7 @@ def test_after_a_cancel_at_any_boundary_warm_equals_cold(
         for _ in range(2):
             with pytest.raises(InterruptedError):
                 model.forward(Block.chain([8, 8]), cache, [0], cancel)
+        assert len(rewound) == 2
         assert torch.equal(session(model, cache), expected)
 
 
@@ -173,8 +178,10 @@ class Faulty:
 
 @pytest.mark.parametrize("layer", range(LAYERS))
 def test_a_copy_that_fails_ends_its_pass_and_the_next_one_is_right(
-    folder: Path, expected: Tensor, layer: int
+    folder: Path, expected: Tensor, layer: int, monkeypatch
 ):
+    rewound: list[Ring] = []
+    monkeypatch.setattr(Ring, "rewind", rewound.append)
     faults = Faulty(layer)
     with closing(load(folder, placed(0), faults)) as model:
         faults.failing = True
@@ -183,6 +190,7 @@ def test_a_copy_that_fails_ends_its_pass_and_the_next_one_is_right(
             model.forward(Block.chain(TEXT), cache, [0], nothing)
         with pytest.raises(DeviceError, match="disk is gone"):
             model.forward(Block.chain(TEXT), cache, [0], nothing)
+        assert not rewound, "what has failed is not tried again before the next pass"
         faults.failing = False
         assert torch.equal(session(model, cache), expected)
 
@@ -255,9 +263,11 @@ def test_a_pass_without_memory_is_run_again_with_fewer_layers_on_the_device(
     folder: Path, expected: Tensor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     with closing(load(folder, placed(3), SLOW)) as model:
+        model.replay = lambda *_: None
         Broken(monkeypatch, out_of_memory())
         assert torch.equal(session(model), expected)
         assert model.split[0] == 2
+        assert model.replay is None, "what was recorded reads from where layers were"
         assert [record.getMessage() for record in caplog.records] == [model.notice]
         assert "ran out of memory" in model.notice
 
