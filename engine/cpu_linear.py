@@ -19,8 +19,8 @@ rows or more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ from engine.linear import DenseLinear, Linear
 
 _TINY = 80_000
 """Weights a layer may have before a packed kernel saves more than its start-up, 15 us to 30 us, costs."""
+
+_BLOCK = 16_384
+"""Output features of a head that are packed at a time."""
 
 
 class PackedLinear:
@@ -85,6 +88,38 @@ class ByRows:
 
     def __call__(self, x: Tensor, /) -> Tensor:
         return self._single(x) if len(x) == 1 else self._several(x)
+
+
+class PreciseHead:
+    """An output layer of float16 weights that computes in float32 whatever it is given: x [rows, in_features]
+    -> float32 [rows, out_features].
+
+    bfloat16 has steps of 1/16 where logits lie: ties would be common, and which of two tokens wins would hang
+    on how many rows are multiplied at once. And where a CPU has no arithmetic for bfloat16, a BLAS takes five
+    times as long for 64 rows.
+    """
+
+    def __init__(self, blocks: Sequence[PackedLinear]) -> None:
+        self.in_features = blocks[0].in_features
+        self.out_features = sum(block.out_features for block in blocks)
+        self._blocks = tuple(blocks)
+
+    @staticmethod
+    def of(weight: Tensor) -> PreciseHead | None:
+        """Of `weight` [out_features, in_features]; None where `PackedLinear.halves` is."""
+        blocks: list[PackedLinear] = []
+        for part in cast(
+            "tuple[Tensor, ...]", weight.split(_BLOCK)
+        ):  # In float32 it would take twice its memory at once.
+            block = PackedLinear.halves(part.float(), None)
+            if block is None:
+                return None
+            blocks.append(block)
+        return PreciseHead(blocks)
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        wide = x.float()
+        return torch.cat([block(wide) for block in self._blocks], dim=-1)
 
 
 def compact(weight: Tensor, bias: Tensor | None = None) -> Linear:

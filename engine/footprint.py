@@ -94,12 +94,17 @@ class Footprint:
 
     @property
     def head_bytes(self) -> int:
-        """Of the output layer, and of all norms; a tied output layer is the embedding."""
+        """Of the output layer, if it is not the embedding, and of all norms."""
         shape = self.architecture
         norms = (2 * shape.num_layers + 1) * shape.hidden_size
         if shape.qk_norm:
             norms += shape.num_layers * (shape.num_heads + shape.num_kv_heads) * shape.head_dim
-        return norms * ITEM_BYTES[self.dtype] + (0 if shape.tie_embeddings else self.embedding_bytes)
+        return norms * ITEM_BYTES[self.dtype] + (0 if self.head_is_embedding else self.embedding_bytes)
+
+    @property
+    def head_is_embedding(self) -> bool:
+        """Whether the output layer takes no memory of its own; see `engine.cpu_linear.PreciseHead`."""
+        return self.architecture.tie_embeddings and not (self.form == "cpu" and self.dtype == "bf16")
 
     @property
     def weights_bytes(self) -> int:

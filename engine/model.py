@@ -195,10 +195,7 @@ class Transformer:
                 device=torch.device("cpu") if placement.embedding_on_host else place,
             )
             final_norm = reader.norm("model.norm.weight")
-            if config.tie_embeddings:
-                lm_head = reader.tied(embedding.to(place))
-            else:
-                lm_head = reader.linear(["lm_head"], config.hidden_size, [config.vocab_size], bias=False)
+            lm_head = reader.head(embedding.to(place) if config.tie_embeddings else None)
             if placement.streamed or stays_packed(config, placement.form, placement.dtype):
                 quantised = config.quantization is not None
                 kernels = Kernels.of(placement.form, place, chosen) if quantised else None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engine.awq import plain_weight
 from engine.checkpoint import Checkpoint
-from engine.cpu_linear import compact, fastest
+from engine.cpu_linear import PreciseHead, compact, fastest
 from engine.errors import ConfigError
 from engine.footprint import SMALL_BYTES, computing_dtype, is_small
 from engine.int4.form import DTypeName as StoredName
@@ -119,11 +119,20 @@ class WeightReader:
         plain = torch.cat([plain_weight(self._checkpoint, m, in_features, size) for m, size in layers])
         return self._multiplier(self._placed(plain), joined_bias)
 
-    def tied(self, embedding: Tensor) -> Linear:
-        """The output layer whose weight is the embedding's, [vocab, hidden].
+    def head(self, embedding: Tensor | None) -> Linear:
+        """The output layer. `embedding` [vocab, hidden] on our device if its weight is that, else None.
 
-        In a form of its own if the embedding takes at most a quarter of SMALL_BYTES, else without a copy.
+        An embedding of more than a quarter of SMALL_BYTES serves without a copy, but in bfloat16 on a CPU.
         """
+        config = self._checkpoint.config
+        vocab, hidden = config.vocab_size, config.hidden_size
+        if self._device.type == "cpu" and self._dtype == torch.bfloat16 and self._row_multiple == 1:
+            name = "lm_head.weight" if embedding is None else "model.embed_tokens.weight"
+            precise = PreciseHead.of(self._checkpoint.floats(name, (vocab, hidden)))
+            if precise is not None:
+                return precise
+        if embedding is None:
+            return self.linear(["lm_head"], hidden, [vocab], bias=False)
         if embedding.nbytes > SMALL_BYTES // 4:
             return fixed_rows(DenseLinear(embedding), self._row_multiple)
         return self._multiplier(embedding)

@@ -51,7 +51,7 @@ class Demand:
         tree = MOST_NODES if config.engine == "static" else config.tree_size
         rows = min(length, PREFILL_ROWS) + tree
         context = f"{length} tokens, {slots} slot{'s' * (slots > 1)}"
-        tied = "the head is the embedding" if target.architecture.tie_embeddings else ""
+        tied = "the head is the embedding" if target.head_is_embedding else ""
         parts = [
             Part("embedding", "host" if self.embedding_on_host else "device", target.embedding_bytes),
             Part("output head, norms", "device", target.head_bytes, tied),

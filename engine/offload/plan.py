@@ -41,12 +41,16 @@ class MemoryPlan:
     @property
     def pass_bytes(self) -> int:
         """What streams at every pass, from host memory and disk together."""
-        return sum(self.layer_bytes[layer] for layer in self.target.streamed)
+        return sum(self.layer_bytes[layer] for layer in self._moving(self.target.streamed))
 
     @property
     def disk_pass_bytes(self) -> int:
         """What is read from disk at every pass."""
-        return sum(self.layer_bytes[layer] for layer in self.target.from_disk)
+        return sum(self.layer_bytes[layer] for layer in self._moving(self.target.from_disk))
+
+    def _moving(self, layers: tuple[int, ...]) -> tuple[int, ...]:
+        """`layers`, unless the slots have room for all that streams: then it comes once, and stays."""
+        return layers if len(self.target.streamed) > self.target.slots else ()
 
 
 def plan(config: EngineConfig, machine: Machine) -> MemoryPlan:

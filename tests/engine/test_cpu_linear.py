@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.cpu_linear import ByRows, PackedLinear, compact, fastest
+from engine.cpu_linear import ByRows, PackedLinear, PreciseHead, compact, fastest
 from engine.linear import DenseLinear, Linear
 
 Make = Callable[[Tensor, Tensor | None], Linear]
@@ -40,6 +40,22 @@ def test_every_form_multiplies_by_the_exact_weights(
     expected = x.double() @ weight.double().t() + (0.0 if bias is None else bias)
     assert (layer.in_features, layer.out_features) == (in_features, out_features)
     torch.testing.assert_close(layer(x).double(), expected, rtol=0.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_a_head_is_multiplied_in_float32_block_by_block(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.cpu_linear._BLOCK", 24)
+    head = PreciseHead.of(HALVES.half())
+    assert head is not None
+    x = random(rows, IN).bfloat16()
+    expected = x.double() @ HALVES.double().t()
+    assert (head.in_features, head.out_features) == (IN, len(HALVES))
+    assert head(x).dtype == torch.float32
+    torch.testing.assert_close(head(x).double(), expected, rtol=0.0, atol=1e-4)
+
+
+def test_a_head_that_float16_would_round_is_none() -> None:
+    assert PreciseHead.of(torch.full((8, 16), 1e-9).bfloat16()) is None
 
 
 @pytest.mark.parametrize("value", [1.0 + 2.0**-11, 70_000.0, 1e-9], ids=["fine", "large", "small"])

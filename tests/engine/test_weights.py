@@ -7,6 +7,7 @@ import torch
 
 from engine.checkpoint import Checkpoint
 from engine.errors import ConfigError
+from engine.model import Block, Transformer
 from engine.weights import DTYPES, DTypeName, choose_device, choose_dtype
 from tests.engine.tiny import write_llama
 
@@ -45,3 +46,14 @@ def test_the_dtype_follows_device_and_checkpoint(
 ) -> None:
     write_llama(tmp_path, dtype=stored)
     assert DTYPES[choose_dtype(name, Checkpoint.open(tmp_path), device)] == chosen
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_in_bfloat16_on_a_cpu_logits_are_finer_than_that(tmp_path: Path, tied: bool) -> None:
+    write_llama(tmp_path, dtype=torch.float16, tie_word_embeddings=tied)
+    model = Transformer.load(Checkpoint.open(tmp_path), "cpu", "bf16")
+    logits = model.forward(Block.chain([1, 5, 9]), model.new_cache(3), [2], lambda _: None)
+    assert not torch.equal(logits, logits.bfloat16().float())
+    exact = Transformer.load(Checkpoint.open(tmp_path), "cpu", "fp32")
+    expected = exact.forward(Block.chain([1, 5, 9]), exact.new_cache(3), [2], lambda _: None)
+    torch.testing.assert_close(logits, expected, rtol=0.0, atol=0.05)

@@ -396,3 +396,11 @@ def test_a_plan_for_a_stated_machine_needs_no_torch_and_other_commands_nothing_o
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     first, *_, last = done.stdout.splitlines()
     assert (first, last) == ("set()", "False")
+
+
+def test_layers_that_all_have_a_slot_come_once_and_not_at_every_pass(models: Path) -> None:
+    made = plan(
+        replace(config(models, "8b"), offload=True), Machine("cuda", vram_bytes=80 * GIB, ram_bytes=64 * GIB)
+    )
+    assert 0 < len(made.target.streamed) <= made.target.slots
+    assert made.pass_bytes == 0
