@@ -63,6 +63,12 @@ def _runtime() -> Any:
     return cuda.cudart()
 
 
+def _anonymous(size_bytes: int) -> mmap.mmap:
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size_bytes)
+    return mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
+
+
 class Arena:
     """Places for layers of `sizes` bytes, each a multiple of a page. Empty at first.
 
@@ -73,8 +79,7 @@ class Arena:
         ends = list(accumulate(sizes))
         self._places = [(end - size, size) for end, size in zip(ends, sizes, strict=True)]
         try:
-            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
-            self._mapping = mmap.mmap(-1, ends[-1], flags=flags)
+            self._mapping = _anonymous(ends[-1])
         except OSError as error:
             raise DeviceError(
                 f"The system has no {gib(ends[-1])} of memory for the model's layers ({error.strerror}). "
@@ -128,7 +133,8 @@ class Arena:
             self._registrar.unregister(memory)
             self._registered.discard(layer)
         self._held.discard(layer)
-        self._mapping.madvise(mmap.MADV_DONTNEED, *self._places[layer])
+        if sys.platform != "win32":  # There it is given back as a whole.
+            self._mapping.madvise(mmap.MADV_DONTNEED, *self._places[layer])
 
     def close(self) -> None:
         """Give back everything."""
