@@ -1,14 +1,13 @@
 """A link that copies layers from host memory into a CUDA device's, on a stream of its own.
 
 Streams and events alone keep the order between copies and computation; nothing waits for the whole device.
-Layers that are not in host memory are read from disk by a thread. From then on it issues all copies, so that
-they stay in order; and from the beginning where copying waits, as it does from memory that is not registered.
+Where layers are not in host memory, which another thread then reads from disk, or where copying waits, as it
+does from memory that is not registered, a thread issues all copies, so that they stay in order.
 *Unverified on a GPU.*
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,12 +21,10 @@ from engine.faults import device_errors
 from engine.offload.arena import Arena, CudaRegistrar, Registrar
 from engine.offload.copying import Pending, raise_failure
 from engine.offload.link import Mark
+from engine.offload.read_ahead import STAGES, ReadAhead
 
 if TYPE_CHECKING:
     from engine.offload.packed_file import LayerSource
-
-_STAGES = 2
-"""Places for layers on their way from disk: one is read into while the other is copied from."""
 
 
 class Event(Protocol):
@@ -128,13 +125,6 @@ class _Copy:
         return self.clock.since_ms(self.begin) if self.issued.done() else 0.0
 
 
-@dataclass(slots=True)
-class _Stage:
-    memory: Tensor
-    left: Event | None = None
-    """Reached when what it held last has been copied from it."""
-
-
 class CudaLink:
     """Copies layers into `slots` (uint8 on `device`, of one size) from `host`, or else from `source`.
 
@@ -161,9 +151,9 @@ class CudaLink:
         self._pending = Pending()
         self._ms_per_byte = 0.0
         self._clock = _Clock()
-        self._reader = None if registered else ThreadPoolExecutor(1, "layers")
+        self._issuer = None if registered else ThreadPoolExecutor(1, "layers")
         self._arena: Arena | None = None
-        self._stages: deque[_Stage] = deque()
+        self._disk: ReadAhead | None = None
 
     def copy(self, layer: int, slot: int, after: Mark | None) -> Mark:
         """See `Link.copy`."""
@@ -173,10 +163,10 @@ class CudaLink:
         copy = _Copy(
             layer, self._slots[slot][:size], size, cast("Event | None", after), event(), event(), self._clock
         )
-        if host is None and self._reader is None:
-            self._reader = ThreadPoolExecutor(1, "layers")
-        if self._reader is not None:
-            copy.issued = self._reader.submit(self._issue, copy)
+        if host is None and self._issuer is None:
+            self._issuer = ThreadPoolExecutor(1, "layers")
+        if self._issuer is not None:
+            copy.issued = self._issuer.submit(self._issue, copy)
         else:
             try:
                 self._issue(copy)
@@ -189,28 +179,31 @@ class CudaLink:
 
     def _issue(self, copy: _Copy) -> None:
         with device_errors():
-            host, stage = self._host.get(copy.layer), None
-            if host is None:
-                stage = self._free_stage()
-                host = stage.memory[: copy.size_bytes]
-                self._source.read_into(copy.layer, host)
-            if copy.after is not None:
-                self._stream.wait_event(copy.after)
-            self._stream.record_event(copy.begin)
-            self._cuda.copy(host, copy.target, self._stream)
-            self._stream.record_event(copy.end)
-            if stage is not None:
-                stage.left = copy.end
+            host = self._host.get(copy.layer)
+            if host is not None:
+                self._copy(host, copy)
+                return
+            disk = self._disk or self._open_disk()
+            stage = disk.take(copy.layer)
+            try:
+                self._copy(stage.memory[: copy.size_bytes], copy)
+            finally:
+                disk.give_back(stage, copy.end)
 
-    def _free_stage(self) -> _Stage:
-        if self._arena is None:
-            self._arena = Arena([len(self._slots[0])] * _STAGES, self._cuda.registrar())
-            self._stages.extend(_Stage(self._arena.add(index)) for index in range(_STAGES))
-        self._stages.rotate()
-        stage = self._stages[0]
-        if stage.left is not None:
-            stage.left.synchronize()
-        return stage
+    def _copy(self, host: Tensor, copy: _Copy) -> None:
+        if copy.after is not None:
+            self._stream.wait_event(copy.after)
+        self._stream.record_event(copy.begin)
+        self._cuda.copy(host, copy.target, self._stream)
+        self._stream.record_event(copy.end)
+
+    def _open_disk(self) -> ReadAhead:
+        def read(layer: int, memory: Tensor) -> None:
+            self._source.read_into(layer, memory[: self._source.size_bytes(layer)])
+
+        self._arena = Arena([len(self._slots[0])] * STAGES, self._cuda.registrar())
+        self._disk = ReadAhead(read, [self._arena.add(index) for index in range(STAGES)])
+        return self._disk
 
     def wait(self, mark: Mark) -> None:
         """See `Link.wait`."""
@@ -242,8 +235,10 @@ class CudaLink:
 
     def close(self) -> None:
         """See `Link.close`. Copies that have begun are waited for: then nothing reads or writes any more."""
-        if self._reader is not None:
-            self._reader.shutdown(cancel_futures=True)
+        if self._issuer is not None:
+            self._issuer.shutdown(cancel_futures=True)
+        if self._disk is not None:
+            self._disk.close()
         try:
             self._stream.synchronize()
         finally:

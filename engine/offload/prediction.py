@@ -34,12 +34,15 @@ class Rates:
 def schedule(placement: Placement, layer_bytes: Sequence[int], rates: Rates) -> Schedule:
     """What passes of a model take whose layers, of so many bytes, lie as `placement` says."""
     from_disk = frozenset(placement.from_disk)
-    slower = min(rates.disk_bytes_per_s, rates.link_bytes_per_s)
-    if placement.form == "cpu":
-        slower = rates.disk_bytes_per_s
+    # On a CPU the disk itself is the link.
+    link_bytes_per_s = rates.disk_bytes_per_s if placement.form == "cpu" else rates.link_bytes_per_s
 
     def copy_ms(layer: int) -> float:
-        return 1000 * layer_bytes[layer] / (slower if layer in from_disk else rates.link_bytes_per_s)
+        return 1000 * layer_bytes[layer] / link_bytes_per_s
+
+    def read_ms(layer: int) -> float:
+        read = placement.form == "cuda" and layer in from_disk
+        return 1000 * layer_bytes[layer] / rates.disk_bytes_per_s if read else 0.0
 
     return simulate(
         Work(
@@ -47,6 +50,7 @@ def schedule(placement: Placement, layer_bytes: Sequence[int], rates: Rates) -> 
             streamed=placement.streamed,
             slots=placement.slots,
             copy_ms=copy_ms,
+            read_ms=read_ms,
             layer_ms=rates.layer_ms,
             head_ms=rates.head_ms,
             draft_ms=rates.draft_ms,

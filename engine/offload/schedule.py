@@ -37,6 +37,8 @@ class Work:
     done between two passes."""
     draft_step_ms: float = 1.0
     """Of that, how much is done without a break."""
+    read_ms: Callable[[int], float] = lambda _layer: 0.0
+    """How long a layer takes to be read from disk before it is copied; 0.0 if it is in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Schedule:
     """What the link is busy for."""
     compute_ms: float
     """What layers and head take on the device."""
+    disk_ms: float
+    """What the disk is busy for."""
     link_utilisation: float
     exposed_draft_ms: float
     """How much shorter a pass were without any drafting."""
@@ -58,36 +62,39 @@ class Schedule:
     @property
     def bound_ms(self) -> float:
         """What no schedule can undercut."""
-        return max(self.stream_ms, self.compute_ms)
+        return max(self.stream_ms, self.disk_ms, self.compute_ms)
 
 
 def simulate(work: Work) -> Schedule:
     """The steady state of `work`."""
-    pass_ms, busy_ms, cancel_ms = _run(work)
+    pass_ms, busy_ms, disk_ms, cancel_ms = _run(work)
     drafting = work.draft_ms > 0.0 or work.wait_draft_ms > 0.0
     alone_ms = _run(replace(work, draft_ms=0.0, wait_draft_ms=0.0))[0] if drafting else pass_ms
     return Schedule(
         pass_ms=pass_ms,
         stream_ms=busy_ms,
         compute_ms=work.num_layers * work.layer_ms + work.head_ms,
+        disk_ms=disk_ms,
         link_utilisation=busy_ms / pass_ms if pass_ms else 0.0,
         exposed_draft_ms=pass_ms - alone_ms,
         cancel_to_idle_ms=cancel_ms,
     )
 
 
-def _run(work: Work) -> tuple[float, float, float]:
-    """Per pass, when it runs steadily: its time, the link's busy time, and at worst a cancel's, all in ms."""
-    link = VirtualLink(work.copy_ms)
+def _run(work: Work) -> tuple[float, float, float, float]:
+    """Per pass, when it runs steadily, in ms: its time, what link and disk are busy for, a cancel's."""
+    link = VirtualLink(work.copy_ms, work.read_ms)
     ring = Ring(work.streamed, work.slots, link) if work.streamed else None
-    begun_ms = busy_ms = cancel_ms = 0.0
+    begun_ms = busy_ms = disk_ms = cancel_ms = 0.0
     for number in range(_PASSES):
         if number == _PASSES - _MEASURED:
-            begun_ms, busy_ms, cancel_ms = link.now_ms, link.link_busy_ms, 0.0
+            begun_ms, busy_ms, disk_ms = link.now_ms, link.link_busy_ms, link.disk_busy_ms
+            cancel_ms = 0.0
         cancel_ms = max(cancel_ms, _one_pass(work, link, ring))
     return (
         (link.now_ms - begun_ms) / _MEASURED,
         (link.link_busy_ms - busy_ms) / _MEASURED,
+        (link.disk_busy_ms - disk_ms) / _MEASURED,
         cancel_ms,
     )
 
