@@ -68,7 +68,7 @@ class AwqWeight:
         Raises CheckpointError, naming file and tensor, if a tensor is missing, of another shape or
         dtype, or holds a scale that is not finite, in float16 either.
         """
-        group_size = in_features if config.group_size == -1 else config.group_size
+        group_size = config.group_of(in_features)
         if in_features % group_size or out_features % _PER_WORD:
             raise CheckpointError(
                 f"{checkpoint.folder}: {module} is {in_features} by {out_features}, which groups of "

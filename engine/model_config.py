@@ -75,6 +75,10 @@ class AwqConfig:
     zero_point: bool
     modules_to_not_convert: tuple[str, ...]
 
+    def group_of(self, in_features: int) -> int:
+        """How many of the input features of a layer that has so many share a scale."""
+        return in_features if self.group_size == -1 else self.group_size
+
     def converts(self, module: str) -> bool:
         """Whether the linear layer called `module` is quantised. The output layer never is."""
         return module != "lm_head" and not any(name in module for name in self.modules_to_not_convert)

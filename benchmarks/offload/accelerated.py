@@ -20,7 +20,7 @@ from benchmarks.offload.umbrella import PassCosts
 from engine.int4.linear import Int4Linear
 from engine.layers import Layer, ResidentLayers
 from engine.linear import Linear
-from engine.offload.layout import fused_linears, group_size
+from engine.offload.layout import fused_linears
 
 Multiply = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 
@@ -145,7 +145,7 @@ def _parts(model: Synthetic) -> dict[str, tuple[dict[str, Tensor], Multiply]]:
     for fused in fused_linears(model.config):
         prefix = f"{fused.name}."
         parts = {name.removeprefix(prefix): view for name, view in views.items() if name.startswith(prefix)}
-        shape = (fused.in_features, sum(fused.out_features), group_size(awq, fused))
+        shape = (fused.in_features, sum(fused.out_features), awq.group_of(fused.in_features))
 
         def multiply(brought: Mapping[str, Tensor], x: Tensor, shape: tuple[int, int, int] = shape) -> Tensor:
             return Int4Linear(brought, *shape, None, model.kernels)(x)

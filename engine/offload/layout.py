@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.int4.form import ITEM_BYTES, DTypeName, Form, Part, parts, supports
-from engine.model_config import AwqConfig, ModelConfig
+from engine.model_config import ModelConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,13 +107,8 @@ def is_packed(config: ModelConfig, layer: int, linear: FusedLinear, form: Form) 
         return False
     names = [f"model.layers.{layer}.{module}" for module in linear.modules]
     return all(awq.converts(name) for name in names) and supports(
-        form, linear.in_features, sum(linear.out_features), group_size(awq, linear)
+        form, linear.in_features, sum(linear.out_features), awq.group_of(linear.in_features)
     )
-
-
-def group_size(awq: AwqConfig, linear: FusedLinear) -> int:
-    """How many of the input features of `linear` share a scale."""
-    return linear.in_features if awq.group_size == -1 else awq.group_size
 
 
 def _layer_parts(config: ModelConfig, layer: int, form: Form, dtype: DTypeName) -> Iterator[Part]:
@@ -121,7 +116,7 @@ def _layer_parts(config: ModelConfig, layer: int, form: Form, dtype: DTypeName) 
     for linear in fused_linears(config):
         total = sum(linear.out_features)
         if awq is not None and is_packed(config, layer, linear, form):
-            for part in parts(form, linear.in_features, total, group_size(awq, linear)):
+            for part in parts(form, linear.in_features, total, awq.group_of(linear.in_features)):
                 yield Part(f"{linear.name}.{part.name}", part.dtype, part.shape)
         else:
             yield Part(f"{linear.name}.weight", dtype, (total, linear.in_features))

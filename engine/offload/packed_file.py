@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from engine.checkpoint import Checkpoint
@@ -30,11 +31,6 @@ from engine.offload.pack import pack_layer
 from engine.offload.packed_format import VERSION, DamagedFile, PackedReader, read_header, write
 from engine.progress import Progress
 from engine.weight_files import weight_files
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 log = logging.getLogger(__name__)
 
@@ -201,27 +197,22 @@ def _make(path: Path, source: CheckpointSource, progress: Progress) -> None:
 
 @contextmanager
 def _alone_in(folder: Path, waiting: Callable[[], None]) -> Generator[None]:
-    """Hold the lock of `folder`, `waiting` for it if need be. It goes with the process, however that ends."""
-    with (folder / "lock").open("ab") as lock:
-        if not _locked(lock.fileno(), wait=False):
-            waiting()
-            while not _locked(lock.fileno(), wait=True):
-                pass  # Windows gives up after ten seconds.
-        yield
+    """Hold the lock of `folder`, `waiting` for it if need be. It goes with the process, however that ends.
 
-
-def _locked(lock: int, *, wait: bool) -> bool:
-    """Whether the open file `lock` is ours now. Raises OSError where files cannot be locked."""
+    Raises OSError, also where files cannot be locked.
+    """
+    lock = FileLock(folder / "lock")
     try:
-        if sys.platform == "win32":
-            msvcrt.locking(lock, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-            raise
-        return False
-    return True
+        lock.acquire(blocking=False)
+    except Timeout:
+        waiting()
+        lock.acquire()
+    except NotImplementedError as error:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _tidy(folder: Path, source: CheckpointSource) -> None:

@@ -21,7 +21,7 @@ from engine.memory import free_bytes
 from engine.model_config import ModelConfig
 from engine.offload.arena import Arena, CudaRegistrar
 from engine.offload.cuda_link import CudaLink
-from engine.offload.layout import LayerLayout, fused_linears, group_size
+from engine.offload.layout import LayerLayout, fused_linears
 from engine.offload.link import Link
 from engine.offload.packed_file import LayerSource
 from engine.offload.placement import Placement, spread
@@ -69,7 +69,7 @@ class LayerBuilder:
             else:
                 assert self._config.quantization is not None
                 assert self._kernels is not None
-                group = group_size(self._config.quantization, fused)
+                group = self._config.quantization.group_of(fused.in_features)
                 outs = sum(fused.out_features)
                 linear = Int4Linear(parts, fused.in_features, outs, group, bias, self._kernels)
             made[fused.name] = fixed_rows(linear, self._row_multiple)
@@ -105,9 +105,9 @@ class StreamedLayers:
         self._builder = builder
         self._make_link = make_link
         self._count = len(placement.resident) + len(placement.streamed)
-        sizes = [source.size_bytes(layer) for layer in range(self._count)]
+        self._sizes = [source.size_bytes(layer) for layer in range(self._count)]
         try:
-            self._arena = Arena(sizes, CudaRegistrar() if device.type == "cuda" else None)
+            self._arena = Arena(self._sizes, CudaRegistrar() if device.type == "cuda" else None)
         except BaseException:
             source.close()
             raise
@@ -127,14 +127,13 @@ class StreamedLayers:
 
     def _read(self, placement: Placement, progress: Progress) -> None:
         resident, from_disk = set(placement.resident), set(placement.from_disk)
-        sizes = [self._source.size_bytes(layer) for layer in range(self._count)]
-        passage = torch.empty(max(sizes) if self._apart and resident else 0, dtype=torch.uint8)
+        passage = torch.empty(max(self._sizes) if self._apart and resident else 0, dtype=torch.uint8)
         for layer in range(self._count):
             progress(layer / self._count, f"Loading layer {layer + 1} of {self._count}")
             if layer in from_disk:
                 continue
             passes = self._apart and layer in resident
-            host = passage[: sizes[layer]] if passes else self._arena.add(layer)
+            host = passage[: self._sizes[layer]] if passes else self._arena.add(layer)
             self._source.read_into(layer, host)
             if layer in resident:
                 memory = _device_memory(len(host), self._device).copy_(host) if passes else host
@@ -158,7 +157,7 @@ class StreamedLayers:
         if not streamed:
             return
         if not self._slots:
-            size = max(self._source.size_bytes(layer) for layer in streamed)
+            size = max(self._sizes[layer] for layer in streamed)
             self._slots = [_device_memory(size, self._device) for _ in range(slots)]
         by_layout = [dict[LayerLayout, dict[str, Linear]]() for _ in self._slots]
         self._in_slot = [{} for _ in self._slots]
