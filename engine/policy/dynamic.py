@@ -195,7 +195,7 @@ class DynamicSession:
     def grow_on(self, spare_ms: SpareMs, before_layer: BeforeLayer) -> None:
         """Let the same tree grow beyond what is being verified: its best guesses are the next one's roots.
 
-        Only drafters that take time do so. They remember what comes of it.
+        What a drafter remembers of it costs nothing once the text has come there.
         """
         step = self._step
         if step is None or step.limits.depth < 1 or step.limits.size < 1:
