@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
+from engine.config_tables import AdapterName, UpstreamName
 from engine.errors import ConfigError
 from engine.schema import SchemaError, read, require_between
 from engine.templates import TEMPLATES
@@ -49,9 +50,20 @@ class EngineConfig:
     draft_revision: str | None = None
     download: bool = False
     """Whether the engine may fetch a hub id that is not in the local cache."""
+    adapters: tuple[AdapterName, ...] = ()
+    """LoRA adapters to load with the target."""
+    quantize: Literal["int8", "int4"] | None = None
+    """Whether the linear layers of a dense target are quantised when it is loaded, and to what."""
     template: str = "llama3-code"
-    engine: Literal["dynamic", "static", "ar"] = "dynamic"
-    """How trees are made: as it pays, or always as in `growmap_path`. ``ar`` decodes one token a pass."""
+    chat_template: str | None = None
+    """How chats are rendered: the name of a template, as `template`. None: as the tokenizer's own says."""
+    engine: Literal["dynamic", "static", "ar", "remote"] = "dynamic"
+    """How trees are made: as it pays, or always as in `growmap_path`. ``ar`` decodes one token a pass.
+    ``remote`` has `upstreams` run the target."""
+    upstreams: tuple[UpstreamName, ...] = ()
+    """Servers that have the target, for ``remote``: the least busy one that answers is asked."""
+    fallback: bool = True
+    """Whether a ``remote`` engine runs `model` here while no upstream answers."""
     growmap_path: str | None = None
     """The shape of static trees: a JSON file as UMbreLLa's Sequoia code writes it."""
     max_length: int | None = None
@@ -187,6 +199,9 @@ def load_with_warnings(path: Path | None = None) -> tuple[EngineConfig, tuple[st
         revision=config.revision or None,
         draft_revision=config.draft_revision or None,
         growmap_path=str(path.parent / _expanded(config.growmap_path)) if config.growmap_path else None,
+        adapters=tuple(
+            replace(each, path=str(path.parent / _expanded(each.path))) for each in config.adapters
+        ),
     )
     return located, tuple(f"{path}: {warning}" for warning in warnings)
 

@@ -60,6 +60,11 @@ class Chunk:
     """Where each of these tokens begins in the whole text."""
     fates: tuple[SegmentFate, ...] = ()
     """Of the request's segments; in the job's first chunk only."""
+    tokens: tuple[int, ...] = ()
+    """The ids of these tokens."""
+    tops: tuple[tuple[tuple[int, float], ...], ...] = ()
+    """For each, the most probable ids at its position and their natural log-probabilities, as many as the
+    request's `top_logprobs`; () where none were asked for."""
 
     @property
     def over(self) -> bool:
@@ -73,6 +78,8 @@ class Chunk:
             text=before.text + self.text,
             logprobs=before.logprobs + self.logprobs,
             offsets=before.offsets + self.offsets,
+            tokens=before.tokens + self.tokens,
+            tops=before.tops + self.tops,
             fates=before.fates + self.fates,
         )
 

@@ -30,7 +30,25 @@ class TokenPrompt:
     tokens: tuple[int, ...]
 
 
-Prompt = CodePrompt | TextPrompt | TokenPrompt
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """A chat, for the model's chat template to render: the answer is the assistant's next turn."""
+
+    messages: tuple[Message, ...]
+    """At least one."""
+    is_open: bool = False
+    """Whether the last message is the assistant's and goes on, instead of being followed by a new one."""
+
+
+Prompt = CodePrompt | TextPrompt | TokenPrompt | ChatPrompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +65,10 @@ class GenerationRequest:
     min_p: float
     repetition_penalty: float
     seed: int
+    presence_penalty: float = 0.0
+    """OpenAI's: taken from the logit of every token that the answer holds already, however often."""
+    frequency_penalty: float = 0.0
+    """OpenAI's: taken from it once for each time that the answer holds it."""
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Ids, each once, and what is added to their logits; -inf rules a token out."""
     deadline_ms: float | None = None
@@ -58,3 +80,11 @@ class GenerationRequest:
     alternatives: int = 1
     """Texts wanted at most, the main one included."""
     speculative: bool = True
+    top_logprobs: int = 0
+    """At each position, how many of the target's most probable tokens to report; see `Chunk.tops`."""
+    ignore_end: bool = False
+    """Whether end tokens are ruled out."""
+    adapter: str = ""
+    """The name of the adapter to run the target with; '' for the target as it is."""
+    client: str = ""
+    """Who asks. Of jobs that are equally urgent, each client has its share, however many jobs it sends."""

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
 
 import uvicorn
 
@@ -19,6 +18,7 @@ from engine.api.app import Routes, create_app
 from engine.backend import Load, S
 from engine.config import EngineConfig
 from engine.errors import ConfigError
+from engine.executor import Executor
 from engine.metrics import Metrics
 from engine.runtime import RuntimeDir
 from engine.worker import Worker
@@ -37,38 +37,38 @@ STOP_TIMEOUT_S = 3.0
 class Lifetime:
     """Decides when the process ends: drained, or idle for long enough."""
 
-    def __init__(self, worker: Worker[Any], idle_limit_s: float) -> None:
-        self._worker = worker
+    def __init__(self, executor: Executor, idle_limit_s: float) -> None:
+        self._executor = executor
         self._idle_limit_s = idle_limit_s or float("inf")
         self._is_draining = False
         self._changed = asyncio.Event()
 
     def drain(self) -> None:
         """Finish what was accepted, then end."""
-        self._worker.drain()
+        self._executor.drain()
         self._is_draining = True
         self._changed.set()
 
     def look_again(self) -> None:
-        """The worker has failed, so that the end is nearer."""
+        """The executor has failed, so that the end is nearer."""
         self._changed.set()
 
     async def over(self) -> None:
         """Return when the process should end."""
-        while not self._is_draining and (left_s := self._limit_s() - self._worker.idle_s) > 0:
+        while not self._is_draining and (left_s := self._limit_s() - self._executor.idle_s) > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), left_s)
             self._changed.clear()
         if not self._is_draining:
             log.info("idle: ending")
             self.drain()
-        while self._worker.busy:  # noqa: ASYNC110 - a thread's doing, and a signal must not have to wait for it
+        while self._executor.busy:  # noqa: ASYNC110 - a thread's doing, and a signal must not have to wait for it
             await asyncio.sleep(DRAIN_POLL_S)
 
     def _limit_s(self) -> float:
-        if self._worker.state != "failed":
+        if self._executor.state != "failed":
             return self._idle_limit_s
-        return min(self._idle_limit_s, LOST_IDLE_S if self._worker.is_lost else FAILED_IDLE_S)
+        return min(self._idle_limit_s, LOST_IDLE_S if self._executor.is_lost else FAILED_IDLE_S)
 
 
 class _Server(uvicorn.Server):
@@ -149,16 +149,16 @@ def serve(
 
 async def _serve(
     config: EngineConfig,
-    worker: Worker[Any],
+    executor: Executor,
     metrics: Metrics,
     workspaces: Workspaces,
     token: str,
     listeners: list[socket.socket],
 ) -> None:
-    lifetime = Lifetime(worker, config.idle_s)
+    lifetime = Lifetime(executor, config.idle_s)
     server = _Server(
         uvicorn.Config(
-            create_app(Routes(config, worker, metrics, workspaces, lifetime.drain), token),
+            create_app(Routes(config, executor, metrics, workspaces, lifetime.drain), token),
             http="h11",
             ws="none",
             lifespan="off",
@@ -179,7 +179,7 @@ async def _serve(
         with suppress(RuntimeError):  # The loop is closed: it ends anyway.
             loop.call_soon_threadsafe(lifetime.look_again)
 
-    worker.start(failed)
+    executor.start(failed)
     ending = asyncio.create_task(end())
     try:
         await server.serve(sockets=listeners)

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -28,9 +27,9 @@ from engine.api.respond import GenerationResponse
 from engine.api.workspace import within_limits
 from engine.config import EngineConfig
 from engine.errors import UmbrellaError
+from engine.executor import Executor
 from engine.metrics import CONTENT_TYPE, Metrics
 from engine.protocol import PROTOCOL_VERSION, UNLOAD_WAIT_S, Health, WorkspacePush
-from engine.worker import Worker
 from engine.workspace import Workspaces
 
 
@@ -39,7 +38,7 @@ class Routes:
     """One method a route."""
 
     config: EngineConfig
-    worker: Worker[Any]
+    executor: Executor
     metrics: Metrics
     workspaces: Workspaces
     drain_begun: Callable[[], None]
@@ -49,16 +48,16 @@ class Routes:
         """``GET /health``: a `Health`."""
         model, draft_model = self.config.shown_names
         health = Health(
-            state=self.worker.state,
-            progress=self.worker.load_share,
+            state=self.executor.state,
+            progress=self.executor.load_share,
             package=__version__,
             protocol=PROTOCOL_VERSION,
             config_hash=self.config.digest(),
             pid=os.getpid(),
-            busy=self.worker.busy,
-            message=self.worker.message,
-            pass_ms=self.worker.speed.pass_ms,
-            draft_ms=self.worker.speed.draft_ms,
+            busy=self.executor.busy,
+            message=self.executor.message,
+            pass_ms=self.executor.speed.pass_ms,
+            draft_ms=self.executor.speed.draft_ms,
             model=model,
             draft_model=draft_model,
             languages=self.config.languages,
@@ -78,14 +77,14 @@ class Routes:
         """``POST /infill``."""
         body = await read_body(request, InfillBody)
         dialect = InfillDialect(self.config.model, body.stream)
-        return GenerationResponse(self.worker, self.metrics, infill_request(body, self.config), dialect)
+        return GenerationResponse(self.executor, self.metrics, infill_request(body, self.config), dialect)
 
     async def post_completions(self, request: Request) -> GenerationResponse:
         """``POST /v1/completions``."""
         body = await read_body(request, CompletionBody)
         usage = body.stream_options is not None and body.stream_options.include_usage
         dialect = CompletionDialect(self.config.model, body.stream, usage)
-        return GenerationResponse(self.worker, self.metrics, completion_request(body, self.config), dialect)
+        return GenerationResponse(self.executor, self.metrics, completion_request(body, self.config), dialect)
 
     async def post_workspace(self, request: Request) -> Response:
         """``POST /workspace``: text to draft from."""
@@ -104,10 +103,10 @@ class Routes:
             with suppress(RuntimeError):  # The loop is closed: the process is ending.
                 loop.call_soon_threadsafe(unloaded.set)
 
-        self.worker.unload(tell)
+        self.executor.unload(tell)
         with suppress(TimeoutError):
             await asyncio.wait_for(unloaded.wait(), UNLOAD_WAIT_S)
-        return JSONResponse({"state": self.worker.state}, 200 if unloaded.is_set() else 202)
+        return JSONResponse({"state": self.executor.state}, 200 if unloaded.is_set() else 202)
 
     async def post_drain(self, _request: Request) -> Response:
         """``POST /drain``: finish what was accepted, then end."""

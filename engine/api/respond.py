@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 from starlette.responses import Response
@@ -15,11 +15,11 @@ from starlette.types import Receive, Scope, Send
 
 from engine.api.problems import body_of, response_to, status_of
 from engine.errors import RequestError, UmbrellaError
-from engine.jobs import Chunk, Job
+from engine.executor import Executor, Ticket
+from engine.jobs import Chunk
 from engine.metrics import Metrics, Outcome
 from engine.protocol import Alternative, StopReason, UmbrellaReply
 from engine.request import GenerationRequest
-from engine.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class GenerationResponse:
     A `request` for 0 tokens evaluates and caches its prompt.
     """
 
-    worker: Worker[Any]
+    executor: Executor
     metrics: Metrics
     request: GenerationRequest
     dialect: Dialect
@@ -112,7 +112,7 @@ class GenerationResponse:
                 loop.call_soon_threadsafe(chunks.put_nowait, chunk)
 
         try:
-            job = self.worker.submit(request, deliver)
+            job = self.executor.submit(request, deliver)
         except UmbrellaError as error:
             self._log("-", None, "failed")
             await response_to(error)(scope, receive, send)
@@ -128,7 +128,7 @@ class GenerationResponse:
             else:
                 await self._whole(job, first, chunks, scope, receive, send)
         finally:
-            self.worker.cancel(job)
+            self.executor.cancel(job)
             watch.cancel()
 
     def _renamed(self, error: UmbrellaError) -> UmbrellaError:
@@ -137,13 +137,13 @@ class GenerationResponse:
             return RequestError(str(error), self.dialect.length_field)
         return error
 
-    async def _cancel_at_disconnect(self, receive: Receive, job: Job) -> None:
+    async def _cancel_at_disconnect(self, receive: Receive, job: Ticket) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self.worker.cancel(job)
+        self.executor.cancel(job)
 
     async def _stream(
-        self, job: Job, first: Chunk, chunks: asyncio.Queue[Chunk | UmbrellaError], send: Send
+        self, job: Ticket, first: Chunk, chunks: asyncio.Queue[Chunk | UmbrellaError], send: Send
     ) -> None:
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -167,7 +167,7 @@ class GenerationResponse:
 
     async def _whole(
         self,
-        job: Job,
+        job: Ticket,
         first: Chunk,
         chunks: asyncio.Queue[Chunk | UmbrellaError],
         scope: Scope,
@@ -187,7 +187,7 @@ class GenerationResponse:
         response = Response(msgspec.json.encode(answer), status, media_type="application/json")
         await response(scope, receive, send)
 
-    def _account(self, job: Job, last: Chunk | UmbrellaError) -> None:
+    def _account(self, job: Ticket, last: Chunk | UmbrellaError) -> None:
         if isinstance(last, UmbrellaError):
             self._log(job.name, None, "failed")
         else:

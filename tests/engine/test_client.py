@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -213,7 +214,10 @@ def served_once(tmp_path: Path, answer: bytes, ask: Callable[[Endpoint], object]
 
     async def run() -> None:
         async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            # What is left unread would have the closing reset the connection, and the answer may be lost.
+            length = re.search(rb"(?i)content-length: (\d+)", head)
+            await reader.readexactly(int(length[1]) if length else 0)
             writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + answer)
             await writer.drain()
             writer.close()

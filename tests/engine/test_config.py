@@ -31,7 +31,7 @@ def test_toml_and_json_of_the_same_content_are_the_same_configuration(tmp_path: 
 
 def test_auto_is_what_leaving_out_is_for_every_value_that_follows_from_the_machine(tmp_path: Path) -> None:
     left_to_us = {field.name for field in fields(EngineConfig) if field.default in (None, "auto")}
-    named = {"growmap_path", "revision", "draft_revision"}
+    named = {"growmap_path", "revision", "draft_revision", "chat_template", "quantize"}
     assert left_to_us == {*FOLLOWS_FROM_THE_MACHINE, *named, "dtype", "device"}
 
     stated = load(written(tmp_path, "\n".join(f'{key} = "auto"' for key in left_to_us - named)))
