@@ -1,0 +1,1 @@
+"""Other programs at work on the engine, well behaved and otherwise, while someone types."""
