@@ -18,8 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from transformers.generation.streamers import BaseStreamer
 
 from benchmarks.turns import Run
-from engine.awq import AwqWeight
 from engine.checkpoint import Checkpoint
+from engine.linear_weights import plain_weight
 from engine.model import Block, Transformer
 
 ALIKE, ALIKE_HALF = 1e-4, 5e-2
@@ -52,11 +52,9 @@ def replica(checkpoint: Checkpoint, like: Transformer) -> PreTrainedModel:
 def _plain(checkpoint: Checkpoint, name: str, parameter: Tensor) -> Tensor:
     """The tensor for `parameter`, dequantised if it has to be: rounded as `engine.weights` does."""
     module, _, kind = name.rpartition(".")
-    quantised = checkpoint.config.quantization
-    if kind == "weight" and quantised is not None and not checkpoint.has(name):
+    if kind == "weight" and module.endswith("_proj"):
         outputs, inputs = parameter.shape
-        weight = AwqWeight.read(checkpoint, quantised, module, inputs, outputs)
-        return weight.dequantised(weight.scales.dtype)
+        return plain_weight(checkpoint, module, inputs, outputs)
     return checkpoint.floats(name, tuple(parameter.shape))
 
 

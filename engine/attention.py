@@ -29,6 +29,10 @@ class Attention(Protocol):
         """The same for some of the pass's rows only, in the order given."""
         ...
 
+    def to(self, device: torch.device) -> Attention:
+        """The same for a layer that is on `device`."""
+        ...
+
 
 class AttentionKind(Protocol):
     """Makes the attention of a pass: `parents` [T] of its rows, after `length` cached tokens.
@@ -75,6 +79,9 @@ class MaskedAttention:
 
     def select(self, rows: Sequence[int]) -> MaskedAttention:
         return self if self.mask is None else MaskedAttention(self.mask[list(rows)])
+
+    def to(self, device: torch.device) -> MaskedAttention:
+        return self if self.mask is None else MaskedAttention(self.mask.to(device))
 
     def __call__(self, queries: Tensor, keys: Tensor, values: Tensor, /) -> Tensor:
         rows, heads, head_dim = queries.shape
@@ -143,6 +150,9 @@ class PathAttention:
 
     def select(self, rows: Sequence[int]) -> PathAttention:
         return PathAttention([self._paths[row] for row in rows])
+
+    def to(self, device: torch.device) -> PathAttention:
+        return PathAttention([path.to(device) for path in self._paths])
 
     def __call__(self, queries: Tensor, keys: Tensor, values: Tensor, /) -> Tensor:
         rows, heads, head_dim = queries.shape

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from safetensors import SafetensorError, safe_open
 
+from engine.config_tables import ModelName
 from engine.errors import CheckpointError
 from engine.hub import HubModel, fetch, find_cached
 from engine.model_config import ModelConfig, read_model_config
 from engine.progress import Progress
+from engine.quantization import Rounded
 from engine.weight_files import INDEX, read_header, weight_files
 
 if TYPE_CHECKING:
@@ -36,10 +38,18 @@ def find(name: str, revision: str | None = None, download: Progress | None = Non
     the cache, and only where there is a `download` to tell how far it has come. Raises CheckpointError if the
     folder is not there or not whole.
     """
-    folder = find_local(name)
+    return _find(HubModel(name, revision), download)
+
+
+def find_description(model: ModelName, download: Progress | None = None) -> Path:
+    """The folder of a model of which weights are not needed; otherwise as `find`."""
+    return _find(HubModel(model.name, model.revision, with_weights=False), download)
+
+
+def _find(model: HubModel, download: Progress | None) -> Path:
+    folder = find_local(model.name)
     if folder is not None:
         return folder
-    model = HubModel(name, revision)
     try:
         return find_cached(model)
     except CheckpointError:
@@ -77,14 +87,15 @@ class Checkpoint:
         self._files = {name: path for path, shard in shards.items() for name in shard.keys()}  # noqa: SIM118
 
     @staticmethod
-    def open(folder: Path) -> Checkpoint:
+    def open(folder: Path, quantize: Rounded | None = None) -> Checkpoint:
         """Check the configuration and that every weight file is there and whole.
 
-        Raises CheckpointError, naming the file and what is wrong with it.
+        `quantize`: what its linear layers are to be rounded to when they are loaded. Raises CheckpointError,
+        naming the file and what is wrong with it, and ConfigError if they are quantised already.
         """
-        config = read_model_config(folder)
+        config = read_model_config(folder, quantize)
         names_by_shard = weight_files(folder)
-        shards = {path: _open_shard(path) for path in names_by_shard}
+        shards = {path: open_shard(path) for path in names_by_shard}
         for path, names in names_by_shard.items():
             absent = sorted(names.difference(shards[path].keys()))
             if absent:
@@ -131,8 +142,11 @@ class Checkpoint:
         return found
 
 
-def _open_shard(path: Path) -> Any:
-    """A reader of `path`. Opening compares its header with its size, so a truncated file fails here."""
+def open_shard(path: Path) -> Any:
+    """A reader of the safetensors file at `path`.
+
+    Opening compares its header with its size, so that one cut short fails here. Raises CheckpointError.
+    """
     try:
         return safe_open(path, framework="pt", device="cpu", backend="pread")
     except (OSError, SafetensorError) as error:

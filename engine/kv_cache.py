@@ -9,9 +9,12 @@ become valid only when `keep` names them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor
+
+from engine.lora.adapter import Adapter
 
 
 class CacheFull(ValueError):
@@ -19,31 +22,36 @@ class CacheFull(ValueError):
 
 
 class KVCache:
-    """Preallocated keys and values: [layers, 2, kv_heads, capacity, head_dim].
+    """Preallocated keys and values: [layers, 2, kv_heads, capacity, head_dim], each layer's on its device.
 
     Attributes:
         capacity: rows there is room for, scratch included.
         tokens: ids of the tokens whose keys and values are valid, in order. Read only: `keep` and
             `truncate` change it.
+        adapter: what the model computes the keys and values with besides its weights. Read only: `use`
+            changes it.
 
     """
 
     def __init__(
         self,
-        num_layers: int,
+        devices: Sequence[torch.device],
         num_kv_heads: int,
         capacity: int,
         head_dim: int,
         dtype: torch.dtype,
-        device: torch.device,
     ) -> None:
+        """`devices`: of each layer."""
         self.capacity = capacity
         self.tokens: list[int] = []
-        self._store = torch.empty(
-            (num_layers, 2, num_kv_heads, capacity, head_dim), dtype=dtype, device=device
-        )
+        self.adapter: Adapter | None = None
+        self._stores = [
+            torch.empty((len(list(run)), 2, num_kv_heads, capacity, head_dim), dtype=dtype, device=device)
+            for device, run in groupby(devices)
+        ]
         # Views made once: finding a layer's keys again costs a small model as much as using them.
-        self._keys, self._values = (list(half.unbind(0)) for half in self._store.unbind(1))
+        layers = [layer.unbind(0) for store in self._stores for layer in store.unbind(0)]
+        self._keys, self._values = ([layer[half] for layer in layers] for half in (0, 1))
         self._scratch = 0
         """Rows behind the valid ones that every layer has written."""
 
@@ -55,7 +63,7 @@ class KVCache:
     @property
     def size_bytes(self) -> int:
         """Memory held by the keys and values."""
-        return self._store.nbytes
+        return sum(store.nbytes for store in self._stores)
 
     def common_prefix(self, tokens: Sequence[int]) -> int:
         """How many leading `tokens` are cached. Changes nothing."""
@@ -63,6 +71,12 @@ class KVCache:
             if cached != wanted:
                 return index
         return min(len(self.tokens), len(tokens))
+
+    def use(self, adapter: Adapter | None) -> None:
+        """Be for passes with `adapter` from now on: what was computed with another is forgotten."""
+        if adapter is not self.adapter:
+            self.truncate(0)
+            self.adapter = adapter
 
     def truncate(self, length: int) -> None:
         """Forget every token past `length`, and the scratch rows.
@@ -129,15 +143,18 @@ class KVCache:
         in_place = next((index for index, row in enumerate(rows) if row != index), len(rows))
         moved = rows[in_place:]
         if moved:
-            source = torch.tensor(moved, device=self._store.device) + self.length
             start = self.length + in_place
-            self._store[:, :, :, start : start + len(moved)] = self._store.index_select(3, source)
+            for store in self._stores:
+                source = torch.tensor(moved, device=store.device) + self.length
+                store[:, :, :, start : start + len(moved)] = store.index_select(3, source)
         self.tokens.extend(tokens)
         self._scratch = 0
 
     @torch.inference_mode()
     def adopt(self, other: KVCache, length: int) -> None:
         """Hold a copy of the first `length` tokens of `other`, a cache of the same model, and nothing else.
+
+        They are of the adapter that `other` is of, and so is this cache then.
 
         Views that `write` returned hold no meaning afterwards; `other` stays as it is. Raises ValueError,
         having changed nothing, if `length` is negative, more than `other` holds, or more than fits here.
@@ -146,8 +163,10 @@ class KVCache:
             raise ValueError(
                 f"cannot adopt {length} tokens of {other.length} into a KV cache of {self.capacity}"
             )
+        self.use(other.adapter)
         # What both have of them is the same already, and is most of it between one key and the next.
         new = slice(self.common_prefix(other.tokens[:length]), length)
-        self._store[:, :, :, new] = other._store[:, :, :, new]
+        for ours, theirs in zip(self._stores, other._stores, strict=True):
+            ours[:, :, :, new] = theirs[:, :, :, new]
         self.tokens[:] = other.tokens[:length]
         self._scratch = 0

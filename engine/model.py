@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import torch
@@ -20,17 +21,16 @@ from torch.nn import functional
 from engine.attention import Attention, AttentionKind, MaskedAttention, PathAttention
 from engine.checkpoint import Checkpoint
 from engine.faults import device_errors, out_of_memory
-from engine.footprint import stays_packed
-from engine.int4.choice import Kernels
-from engine.kept import folder_for
 from engine.kv_cache import KVCache
-from engine.layers import BeforeLayer, Layer, LayerStore, ResidentLayers
+from engine.layer_loading import load_layers, stage_devices
+from engine.layers import BeforeLayer, Layer, LayerStore
 from engine.linear import DenseLinear, Linear, RmsNorm
-from engine.memory import give_back
+from engine.lora.adapter import Adapter
+from engine.lora.files import AdapterFiles
 from engine.model_config import ModelConfig
-from engine.offload.packed_file import LayerSource, open_source
+from engine.offload.packed_file import LayerSource
 from engine.offload.placement import Placement
-from engine.offload.streamed import LayerBuilder, MakeLink, StreamedLayers
+from engine.offload.streamed import MakeLink
 from engine.progress import Progress, untold
 from engine.rope import Rope
 from engine.weights import DTYPES, DTypeName, WeightReader, choose_device, choose_dtype, form_for
@@ -91,6 +91,11 @@ class PassInputs:
     attentions: Mapping[int | None, Attention]
     """By window."""
 
+    def to(self, device: torch.device) -> PassInputs:
+        """The same for the layers on `device`."""
+        attentions = {window: each.to(device) for window, each in self.attentions.items()}
+        return PassInputs(self.tokens, self.cos.to(device), self.sin.to(device), attentions)
+
 
 Write = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -121,9 +126,12 @@ class Transformer:
         lm_head: Linear,
         row_multiple: int,
         device: torch.device,
+        devices: Sequence[torch.device] = (),
     ) -> None:
+        """`devices`: of each layer, where these are spread over several."""
         self.config = config
         self.device = device
+        self._devices = tuple(devices)
         self.dtype = embedding.dtype
         self._embedding = embedding
         self._layers = layers
@@ -157,7 +165,12 @@ class Transformer:
     def in_place(self) -> bool:
         """Whether all weights stay where they are on the device, so that a pass may be recorded."""
         # By kind: a tensor on "cuda" says that it is on "cuda:0".
-        return self._layers.in_place and self._embedding.device.type == self.device.type
+        here = self._embedding.device.type == self.device.type and not self._devices
+        return self._layers.in_place and here
+
+    def device_of(self, layer: int) -> torch.device:
+        """Where `layer` is computed."""
+        return self._devices[layer] if self._devices else self.device
 
     @staticmethod
     @torch.inference_mode()
@@ -196,24 +209,9 @@ class Transformer:
             )
             final_norm = reader.norm("model.norm.weight")
             lm_head = reader.head(embedding.to(place) if config.tie_embeddings else None)
-            if placement.streamed or stays_packed(config, placement.form, placement.dtype):
-                quantised = config.quantization is not None
-                kernels = Kernels.of(placement.form, place, chosen) if quantised else None
-                norms = [reader.norms(index) for index in range(config.num_layers)]
-                builder = LayerBuilder(config, norms, kernels, row_multiple)
-                if source is None:
-                    source = _source(checkpoint, placement, lambda part, what: progress(part / 2, what))
-                layers: LayerStore = StreamedLayers(
-                    source,
-                    placement,
-                    place,
-                    builder,
-                    make_link=make_link,
-                    progress=lambda part, what: progress((1 + part) / 2, what),
-                )
-            else:
-                layers = _plain_layers(reader, config.num_layers, progress)
-        return Transformer(config, embedding, layers, final_norm, lm_head, row_multiple, place)
+            layers = load_layers(reader, placement, source, make_link, progress)
+        devices = stage_devices(placement)
+        return Transformer(config, embedding, layers, final_norm, lm_head, row_multiple, place, devices)
 
     def new_cache(self, capacity: int) -> KVCache:
         """An empty cache with room for `capacity` rows, those of the pass at hand included."""
@@ -221,11 +219,21 @@ class Transformer:
 
         def made() -> KVCache:
             self._rope.reserve(capacity)
-            return KVCache(
-                config.num_layers, config.num_kv_heads, capacity, config.head_dim, self.dtype, self.device
-            )
+            devices = [self.device_of(layer) for layer in range(config.num_layers)]
+            return KVCache(devices, config.num_kv_heads, capacity, config.head_dim, self.dtype)
 
         return self._relieved(made)
+
+    @torch.inference_mode()
+    def read_adapter(self, folder: Path) -> Adapter:
+        """The LoRA adapter in `folder`, for caches to `use`. Raises CheckpointError and DeviceError.
+
+        Passes with an adapter are not replayed.
+        """
+        files = AdapterFiles.open(folder, self.config)
+        return self._relieved(
+            lambda: Adapter.load(files, self.config, self.dtype, self.device_of, self._row_multiple)
+        )
 
     @torch.inference_mode()
     def forward(self, block: Block, cache: KVCache, rows: Sequence[int], before_layer: BeforeLayer) -> Tensor:
@@ -246,7 +254,7 @@ class Transformer:
         if min(rows, default=first) < first:
             raise ValueError(f"row {min(rows)} was run by an earlier pass: this one starts at row {first}")
         wanted = [row - first for row in rows]
-        if self.replay is not None:
+        if self.replay is not None and cache.adapter is None:
             logits = self.replay(inputs, cache, first, before_layer)
             if logits is not None:
                 return logits[wanted]  # A copy, for the next pass overwrites what it came from.
@@ -254,7 +262,7 @@ class Transformer:
         def write(layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
             return cache.write(layer, keys[:, :ran], values[:, :ran], first)
 
-        return self.run(inputs, write, wanted, before_layer)
+        return self.run(inputs, write, wanted, before_layer, cache.adapter)
 
     def _relieved(self, work: Callable[[], T]) -> T:
         """`work()`, once more if memory gave out and some could be had. Raises DeviceError."""
@@ -301,7 +309,8 @@ class Transformer:
         """Of the rows of `block` from its `first` on, padded to a multiple, after `length` cached tokens."""
         first, places = block.first, block.depths()
         padding = [0] * (-(len(block) - first) % self._row_multiple)
-        cos, sin = self._rope.at(self._indices([length + place for place in places[first:]] + padding))
+        positions = [length + place for place in places[first:]] + padding
+        cos, sin = self._rope.at(_indices(positions, self.device))
         attentions = {
             window: self._attention(block.parents, length, window, self.dtype, self.device)
             for window in set(self.config.windows)
@@ -313,7 +322,12 @@ class Transformer:
         return PassInputs(tokens, cos, sin, attentions)
 
     def run(
-        self, inputs: PassInputs, write: Write, wanted: Sequence[int], before_layer: BeforeLayer
+        self,
+        inputs: PassInputs,
+        write: Write,
+        wanted: Sequence[int],
+        before_layer: BeforeLayer,
+        adapter: Adapter | None = None,
     ) -> Tensor:
         """The pass itself: float32 logits [len(wanted), vocab] of the `wanted` among its rows.
 
@@ -322,20 +336,23 @@ class Transformer:
         x = functional.embedding(inputs.tokens, self._embedding).to(self.device)
         every = list(range(len(x)))
         with closing(self._layers.walk(before_layer)) as layers:
-            for index, layer in enumerate(layers):
+            for index, stored in enumerate(layers):
+                layer = stored if adapter is None else adapter.around(index, stored)
+                if self._devices and (index == 0 or self._devices[index] != self._devices[index - 1]):
+                    x, inputs = x.to(self._devices[index]), inputs.to(self._devices[index])
                 attention = inputs.attentions[self.config.windows[index]]
                 queries, keys, values = self._project(layer.attention_norm(x), layer, inputs.cos, inputs.sin)
                 seen = write(index, keys, values)
                 if index == len(self._layers) - 1 and list(wanted) != every:
                     # Beyond its keys and values, the last layer matters only to the rows asked for.
                     if not wanted:
-                        return x.new_empty((0, self.config.vocab_size), dtype=torch.float32)
-                    padded = self._indices([*wanted] + [0] * (-len(wanted) % self._row_multiple))
+                        return torch.empty((0, self.config.vocab_size), device=self.device)
+                    padded = _indices([*wanted] + [0] * (-len(wanted) % self._row_multiple), x.device)
                     x, queries, attention = x[padded], queries[padded], attention.select(wanted)
                 x = x + layer.attention_out(attention(queries, *seen))
                 gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, dim=-1)
                 x = x + layer.down(functional.silu(gate) * up)
-        return self._lm_head(self._final_norm(x))[: len(wanted)].float()
+        return self._lm_head(self._final_norm(x.to(self.device)))[: len(wanted)].float()
 
     def _project(self, x: Tensor, layer: Layer, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [rows, heads, head_dim] and keys, rotated, and values [kv_heads, rows, head_dim]."""
@@ -348,9 +365,6 @@ class Transformer:
         values = qkv[:, heads + kv_heads :]
         return rotated[:, :heads], rotated[:, heads:].transpose(0, 1), values.transpose(0, 1)
 
-    def _indices(self, values: list[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.long, device=self.device)
-
 
 def _whole(checkpoint: Checkpoint, device: torch.device, dtype: DTypeName) -> Placement:
     """Everything on the device."""
@@ -358,23 +372,5 @@ def _whole(checkpoint: Checkpoint, device: torch.device, dtype: DTypeName) -> Pl
     return Placement.whole(checkpoint.config.num_layers, form_for(device), dtype_name)
 
 
-def _source(checkpoint: Checkpoint, placement: Placement, progress: Progress) -> LayerSource:
-    source = open_source(
-        checkpoint,
-        placement.form,
-        placement.dtype,
-        progress,
-        cache=folder_for("packed"),
-        from_disk=bool(placement.from_disk),
-    )
-    give_back()  # What packing has used would stay beside the layers.
-    return source
-
-
-def _plain_layers(reader: WeightReader, count: int, progress: Progress) -> ResidentLayers:
-    layers: list[Layer] = []
-    for index in range(count):
-        progress(index / count, f"Loading layer {index + 1} of {count}")
-        layers.append(reader.layer(index))
-    progress(1.0, "Loading layers")
-    return ResidentLayers(layers)
+def _indices(values: list[int], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.long, device=device)

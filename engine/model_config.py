@@ -15,7 +15,8 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, ConfigError
+from engine.quantization import ROUNDED, Quantization, QuantizationFile, Rounded, quantization_of
 
 LLAMA, QWEN2, QWEN3, MISTRAL = (
     "LlamaForCausalLM",
@@ -66,25 +67,6 @@ RopeScaling = LinearRope | Llama3Rope | YarnRope
 
 
 @dataclass(frozen=True, slots=True)
-class AwqConfig:
-    """How linear layers are quantised: AWQ INT4 in GEMM packing (Lin et al. 2023)."""
-
-    bits: int
-    group_size: int
-    """Input features that share a scale and a zero point; -1: all of them."""
-    zero_point: bool
-    modules_to_not_convert: tuple[str, ...]
-
-    def group_of(self, in_features: int) -> int:
-        """How many of the input features of a layer that has so many share a scale."""
-        return in_features if self.group_size == -1 else self.group_size
-
-    def converts(self, module: str) -> bool:
-        """Whether the linear layer called `module` is quantised. The output layer never is."""
-        return module != "lm_head" and not any(name in module for name in self.modules_to_not_convert)
-
-
-@dataclass(frozen=True, slots=True)
 class ModelConfig:
     """The shape of a model, and the tokens it begins and ends with."""
 
@@ -111,7 +93,7 @@ class ModelConfig:
     """Tokens a context may hold."""
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]
-    quantization: AwqConfig | None
+    quantization: Quantization | None
 
 
 _Size = Annotated[int, msgspec.Meta(ge=1)]
@@ -137,18 +119,6 @@ class _RopeFile:
     truncate: bool = True
     mscale: float | None = None
     mscale_all_dim: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _QuantizationFile:
-    """`quantization_config`."""
-
-    quant_method: str = ""
-    bits: int = 4
-    group_size: int = 128
-    zero_point: bool = True
-    version: str = "gemm"
-    modules_to_not_convert: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +150,7 @@ class _ConfigFile:
     original_max_position_embeddings: _Size | None = None
     bos_token_id: int | None = 1
     eos_token_id: _TokenIds = 2
-    quantization_config: _QuantizationFile | None = None
+    quantization_config: QuantizationFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +197,11 @@ class _GenerationFile:
     eos_token_id: _TokenIds = None
 
 
-def read_model_config(folder: Path) -> ModelConfig:
-    """Read the configuration of the checkpoint in `folder`.
+def read_model_config(folder: Path, quantize: Rounded | None = None) -> ModelConfig:
+    """Read the configuration of the checkpoint in `folder`, which `quantize` says to round to fewer bits.
 
-    Raises CheckpointError, naming file and key, if it is missing, malformed or not one we can run.
+    Raises CheckpointError, naming file and key, if it is missing, malformed or not one we can run, and
+    ConfigError if it is to be quantised and is already.
     """
     path = folder / "config.json"
     architecture = _architecture(path)
@@ -262,7 +233,7 @@ def read_model_config(folder: Path) -> ModelConfig:
         max_position=_max_position(file, rope_scaling),
         bos_token_id=file.bos_token_id if generation.bos_token_id is None else generation.bos_token_id,
         eos_token_ids=() if eos is None else (eos,) if isinstance(eos, int) else tuple(eos),
-        quantization=_quantization(path, file.quantization_config),
+        quantization=_quantization(path, file.quantization_config, quantize),
     )
     if file.hidden_act != "silu":
         raise CheckpointError(f"{path}: hidden_act is {file.hidden_act}; supported is silu")
@@ -356,21 +327,16 @@ def _yarn(path: Path, rope: _RopeFile, factor: float, original: int) -> YarnRope
     return YarnRope(factor, original, amplitude, rope.beta_fast or 32.0, rope.beta_slow or 1.0, rope.truncate)
 
 
-def _quantization(path: Path, file: _QuantizationFile | None) -> AwqConfig | None:
-    if file is None:
-        return None
-    where = f"{path}: quantization_config"
-    if file.quant_method != "awq":
-        raise CheckpointError(f"{where}.quant_method is {file.quant_method!r}; supported is 'awq'")
-    if file.version.lower() != "gemm":
-        raise CheckpointError(f"{where}.version is {file.version!r}; supported is 'gemm'")
-    if file.bits != 4:
-        raise CheckpointError(f"{where}.bits is {file.bits}; supported is 4")
-    if not file.zero_point:
-        raise CheckpointError(f"{where}.zero_point is false; supported is true")
-    if file.group_size != -1 and file.group_size < 1:
-        raise CheckpointError(f"{where}.group_size is {file.group_size}; it must be positive, or -1")
-    return AwqConfig(file.bits, file.group_size, file.zero_point, file.modules_to_not_convert or ())
+def _quantization(path: Path, file: QuantizationFile | None, quantize: Rounded | None) -> Quantization | None:
+    found = quantization_of(path, file)
+    if quantize is None:
+        return found
+    if found is not None:
+        raise ConfigError(
+            f"quantize = {quantize!r} is for dense weights, and {path.parent} is quantised already "
+            f"({found.method} INT{found.bits}). Leave it out of the configuration."
+        )
+    return ROUNDED[quantize]
 
 
 _T = TypeVar("_T")

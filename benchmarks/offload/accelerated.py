@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from benchmarks.offload.shapes import COPY_LAUNCH_MS
 from benchmarks.offload.synthetic import Synthetic
 from benchmarks.offload.umbrella import PassCosts
-from engine.int4.linear import Int4Linear
+from engine.int4.form import Shape
+from engine.int4.linear import QuantisedLinear
 from engine.layers import Layer, ResidentLayers
 from engine.linear import Linear
 from engine.offload.layout import fused_linears
@@ -138,17 +139,17 @@ def _named(fetch: Callable[[str], Tensor], linear: str, part: str) -> Tensor:
 
 def _parts(model: Synthetic) -> dict[str, tuple[dict[str, Tensor], Multiply]]:
     """Of each linear layer its tensors, by their names within it, and what multiplies with them."""
-    awq = model.config.quantization
-    assert awq is not None
+    how = model.config.quantization
+    assert how is not None
     views = model.source.of_layer.views(model.source.block)
     found: dict[str, tuple[dict[str, Tensor], Multiply]] = {}
     for fused in fused_linears(model.config):
         prefix = f"{fused.name}."
         parts = {name.removeprefix(prefix): view for name, view in views.items() if name.startswith(prefix)}
-        shape = (fused.in_features, sum(fused.out_features), awq.group_of(fused.in_features))
+        of_fused = fused.quantised(how)
 
-        def multiply(brought: Mapping[str, Tensor], x: Tensor, shape: tuple[int, int, int] = shape) -> Tensor:
-            return Int4Linear(brought, *shape, None, model.kernels)(x)
+        def multiply(brought: Mapping[str, Tensor], x: Tensor, shape: Shape = of_fused) -> Tensor:
+            return QuantisedLinear(brought, shape, None, model.kernels)(x)
 
         found[fused.name] = (parts, multiply)
     return found

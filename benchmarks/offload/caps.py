@@ -63,7 +63,7 @@ class Planned:
         config = replace(
             shipped,
             model=str(_headers(folder, shipped.model)),
-            draft_model=str(_headers(folder, shipped.draft_model)) if shipped.draft_model else None,
+            draft_model=tuple(str(_headers(folder, draft.name)) for draft in shipped.drafts),
         )
         machine = Machine.card(card.gb * GIB, RAM_GB * GIB, card.gpu)
         return Planned(card, config, machine, plan(config, machine))

@@ -1,1 +1,1 @@
-"""INT4 linear layers: how their weights are stored for a device, and the kernels that multiply."""
+"""Quantised linear layers, INT4 and INT8: how weights are stored for a device, and what multiplies them."""

@@ -18,14 +18,14 @@ import msgspec
 import torch
 from torch import Tensor
 
-from engine.awq import AwqWeight
 from engine.errors import ConfigError
 from engine.int4.cpu_kernels import CpuKernel
-from engine.int4.form import Form
-from engine.int4.kernel import Kernel, Parts, Shape
-from engine.int4.store import stored
+from engine.int4.form import Form, Shape
+from engine.int4.int8_kernel import Int8Kernel
+from engine.int4.kernel import Kernel, Parts
 from engine.int4.torch_kernels import PlainKernel, agrees
 from engine.kept import folder_for, replace_whole, speed_facts
+from engine.rounding import to_int4, to_int8
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Kept:
         try:
             replace_whole(self._file, msgspec.json.encode(self._all() | {_key(shape): names}))
         except OSError as error:
-            log.info("which INT4 kernels are fastest is measured at every start: %s", error.strerror)
+            log.info("which kernels are fastest is measured at every start: %s", error.strerror)
 
     def _all(self) -> dict[str, list[str]]:
         try:
@@ -104,16 +104,16 @@ class Kernels:
         self._chosen: dict[Shape, list[Kernel]] = {}
 
     @staticmethod
-    def of(form: Form, device: torch.device, dtype: torch.dtype) -> Kernels:
-        """Those for weights stored as `form` on `device`, multiplied with x in `dtype`.
+    def of(form: Form, device: torch.device, dtype: torch.dtype, bits: int = 4) -> Kernels:
+        """Those for weights of so many bits stored as `form` on `device`, multiplied with x in `dtype`.
 
-        Raises ConfigError if torch has no INT4 kernel for this CPU.
+        Raises ConfigError if torch has no such kernel for this CPU.
         """
         if form == "cpu":
-            _require_cpu_kernel()
-            cpu = [CpuKernel(), CpuKernel(16), CpuKernel(32), CpuKernel(64)]
+            cpu = [CpuKernel(), CpuKernel(16), CpuKernel(32), CpuKernel(64)] if bits == 4 else [Int8Kernel()]
+            _require(cpu[0], bits)
             return Kernels(cpu, None, Kept.of_user(device, dtype, cpu))
-        cuda = [*_triton_kernels(device, dtype), PlainKernel()]
+        cuda = [*(_triton_kernels(device, dtype) if bits == 4 else [Int8Kernel()]), PlainKernel()]
         return Kernels(cuda, agrees, Kept.of_user(device, dtype, cuda))
 
     def multiply(self, x: Tensor, parts: Parts, shape: Shape) -> Tensor:
@@ -187,7 +187,7 @@ class Kernels:
         except Exception as error:  # noqa: BLE001 - compilers raise whatever they like
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         self._candidates.remove(kernel)
-        log.warning("INT4 kernel %s is left out at %s: %s", kernel.name, _key(shape), reason)
+        log.warning("kernel %s is left out at %s: %s", kernel.name, _key(shape), reason)
         return False
 
 
@@ -205,23 +205,20 @@ def _triton_kernels(device: torch.device, dtype: torch.dtype) -> list[Kernel]:
     return [*(FusedKernel(shares) for shares in (1, 2, 4, 8)), ScratchKernel(device)]
 
 
-def _require_cpu_kernel() -> None:
-    """Raise ConfigError unless torch's kernel multiplies a small weight rightly on this CPU."""
+def _require(kernel: Kernel, bits: int) -> None:
+    """Raise ConfigError unless `kernel` multiplies a small weight rightly on this CPU."""
     rng = torch.Generator().manual_seed(0)
-    shape = Shape(64, 32, 32)
-
-    def words(rows: int) -> Tensor:
-        return torch.randint(-(2**31), 2**31 - 1, (rows, 4), generator=rng).to(torch.int32)
-
-    weight = AwqWeight(words(64), words(2), torch.rand(2, 32, generator=rng).half())
+    dense = torch.randn(32, 64, generator=rng)
+    weight = to_int4(dense, 32) if bits == 4 else to_int8(dense)
+    shape = Shape(64, 32, 32 if bits == 4 else 64, bits)
     x = torch.randn(3, 64, generator=rng).bfloat16()
     expected = x.float() @ weight.dequantised(torch.float32).t()
     try:
-        product = CpuKernel()(x, stored(weight, "cpu"), shape).float()
+        product = kernel(x, weight.stored("cpu"), shape).float()
         right = torch.allclose(product, expected, rtol=0.02, atol=0.02 * float(expected.abs().max()))
     except (AttributeError, RuntimeError, NotImplementedError):
         right = False
     if not right:
         raise ConfigError(
-            'torch has no INT4 kernel for this CPU; set dtype = "fp32" to have weights dequantised'
+            f'torch has no INT{bits} kernel for this CPU; set dtype = "fp32" to have weights dequantised'
         )

@@ -1,8 +1,9 @@
-"""How an INT4 weight lies in memory for the kernels of one kind of device. Torch-free: sizes for the planner.
+"""How quantised weights lie in memory for the kernels of a kind of device. Torch-free: the planner counts.
 
-``cuda`` keeps AutoAWQ's words (see `engine.awq`): `codes` [in, out / 8], `zeros` [groups, out / 8], `scales`
-[groups, out]. ``cpu`` is what torch's own kernel reads: `codes` [out, in / 2] in blocks that depend on the
-machine's instruction set, and `scales_and_zeros` [groups, out, 2].
+INT4 on ``cuda`` is AutoAWQ's words (see `engine.int4.weight`): `codes` [in, out / 8], `zeros`
+[groups, out / 8], `scales` [groups, out]. On ``cpu`` it is what torch's own kernel reads: `codes`
+[out, in / 2] in blocks that depend on the machine's instruction set, and `scales_and_zeros` [groups, out, 2].
+With either may come `order` [in], the input feature of each row. INT8 is `codes` [out, in], `scales` [out].
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Form = Literal["cpu", "cuda"]
-DTypeName = Literal["uint8", "int32", "fp16", "bf16", "fp32"]
-ITEM_BYTES: dict[DTypeName, int] = {"uint8": 1, "int32": 4, "fp16": 2, "bf16": 2, "fp32": 4}
+DTypeName = Literal["uint8", "int8", "int32", "fp16", "bf16", "fp32"]
+ITEM_BYTES: dict[DTypeName, int] = {"uint8": 1, "int8": 1, "int32": 4, "fp16": 2, "bf16": 2, "fp32": 4}
 
 SCRATCH_BYTES = 128 * 2**20
 """Of a device's memory, at most, in which weights of one layer are dequantised, block by block."""
@@ -20,6 +21,23 @@ SCRATCH_BYTES = 128 * 2**20
 _PER_WORD = 8
 _CPU_GROUPS = (32, 64, 128, 256)
 _CPU_OUT_MULTIPLE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Of one quantised weight."""
+
+    in_features: int
+    out_features: int
+    group_size: int
+    """Input features that share a scale. INT8 has one scale for all."""
+    bits: int = 4
+    reordered: bool = False
+    """Whether the rows are in another order than the input features."""
+
+    @property
+    def groups(self) -> int:
+        return self.in_features // self.group_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +49,33 @@ class Part:
     shape: tuple[int, ...]
 
 
-def supports(form: Form, in_features: int, out_features: int, group_size: int) -> bool:
+def supports(form: Form, shape: Shape) -> bool:
     """Whether a weight of this shape has that form; one that has not is stored dequantised."""
-    if in_features % group_size or out_features % _PER_WORD:
+    if shape.bits == 8:
+        return True
+    if shape.in_features % shape.group_size or shape.out_features % _PER_WORD:
         return False
-    return form == "cuda" or (group_size in _CPU_GROUPS and out_features % _CPU_OUT_MULTIPLE == 0)
+    return form == "cuda" or (shape.group_size in _CPU_GROUPS and shape.out_features % _CPU_OUT_MULTIPLE == 0)
 
 
-def parts(form: Form, in_features: int, out_features: int, group_size: int) -> tuple[Part, ...]:
+def parts(form: Form, shape: Shape) -> tuple[Part, ...]:
     """The tensors of a weight that `supports` allows, in the order in which they are stored."""
-    groups = in_features // group_size
+    ins, outs, groups = shape.in_features, shape.out_features, shape.groups
+    if shape.bits == 8:
+        return Part("codes", "int8", (outs, ins)), Part(
+            "scales", "bf16" if form == "cpu" else "fp16", (outs,)
+        )
+    order = (Part("order", "int32", (ins,)),) if shape.reordered else ()
     if form == "cpu":
         return (
-            Part("codes", "uint8", (out_features, in_features // 2)),
-            Part("scales_and_zeros", "bf16", (groups, out_features, 2)),
+            Part("codes", "uint8", (outs, ins // 2)),
+            Part("scales_and_zeros", "bf16", (groups, outs, 2)),
+            *order,
         )
-    words = out_features // _PER_WORD
+    words = outs // _PER_WORD
     return (
-        Part("codes", "int32", (in_features, words)),
+        Part("codes", "int32", (ins, words)),
         Part("zeros", "int32", (groups, words)),
-        Part("scales", "fp16", (groups, out_features)),
+        Part("scales", "fp16", (groups, outs)),
+        *order,
     )

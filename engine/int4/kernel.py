@@ -1,28 +1,16 @@
-"""What multiplies with INT4 weights that lie in a `Form`. Knows nothing of checkpoints or of who chooses."""
+"""What multiplies with quantised weights in a `Form`. Knows nothing of checkpoints or of who chooses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
+from engine.int4.form import Shape
+
 Parts = Mapping[str, Tensor]
 """The tensors of one weight, as `engine.int4.form.parts` names them. Their content may change."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Of one weight."""
-
-    in_features: int
-    out_features: int
-    group_size: int
-
-    @property
-    def groups(self) -> int:
-        return self.in_features // self.group_size
 
 
 class Kernel(Protocol):

@@ -1,6 +1,7 @@
-"""INT4 products on AutoAWQ's words with torch's own operators alone: right on any device, fast on none.
+"""Products with quantised weights by torch's own operators alone: right on any device, fast on none.
 
-They are what other kernels are compared with, and what is left where there is no other.
+INT4 weights are in AutoAWQ's words, as on CUDA. These products are what other kernels are
+compared with, and what is left where there is no other.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from engine.awq import AwqWeight
-from engine.int4.form import SCRATCH_BYTES
-from engine.int4.kernel import Parts, Shape
+from engine.int4.form import SCRATCH_BYTES, Shape
+from engine.int4.kernel import Parts
+from engine.int4.weight import Int4Weight
 
 _BLOCK_BYTES = SCRATCH_BYTES // 2
 _BYTES_A_WEIGHT = 20
-"""What unpacking takes on the way, int32 codes and float32 weights included."""
+"""What unpacking INT4 takes on the way, int32 codes and float32 weights included."""
 _ALLOWED = 2.0
 """In units of the dtype's precision: ten times what rounding a number at random is off by."""
 
@@ -31,8 +32,8 @@ class PlainKernel:
 
     def __call__(self, x: Tensor, parts: Parts, shape: Shape) -> Tensor:
         product = x.new_empty(len(x), shape.out_features)
-        for columns, weight in _blocks(parts, shape):
-            product[:, columns] = x @ weight.to(x.dtype)
+        for columns, weight in _blocks(parts, shape, x.dtype):
+            product[:, columns] = x @ weight
         return product
 
 
@@ -44,7 +45,7 @@ def agrees(product: Tensor, x: Tensor, parts: Parts, shape: Shape) -> bool:
     """
     eps = torch.finfo(x.dtype).eps
     exact = x.float()
-    for columns, weight in _blocks(parts, shape):
+    for columns, weight in _blocks(parts, shape, torch.float32):
         expected = exact @ weight
         allowed = _ALLOWED * eps * (exact.square() @ weight.square()).sqrt() + 2 * eps * expected.abs()
         if not bool(((product[:, columns].float() - expected).abs() <= allowed).all()):
@@ -52,10 +53,15 @@ def agrees(product: Tensor, x: Tensor, parts: Parts, shape: Shape) -> bool:
     return True
 
 
-def _blocks(parts: Parts, shape: Shape) -> Iterator[tuple[slice, Tensor]]:
-    """Some output features, and their weights in float32, [in_features, features]."""
-    words = max(1, _BLOCK_BYTES // (_BYTES_A_WEIGHT * shape.in_features * 8))
-    for first in range(0, shape.out_features // 8, words):
-        some, columns = slice(first, first + words), slice(8 * first, 8 * (first + words))
-        block = AwqWeight(parts["codes"][:, some], parts["zeros"][:, some], parts["scales"][:, columns])
-        yield columns, block.dequantised(torch.float32).t()
+def _blocks(parts: Parts, shape: Shape, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """Some output features, and their weights [in_features, features], rounded to `dtype` once."""
+    step = 8 * max(1, _BLOCK_BYTES // (_BYTES_A_WEIGHT * shape.in_features * 8))
+    for first in range(0, shape.out_features, step):
+        columns = slice(first, first + step)
+        if shape.bits == 8:
+            scales = parts["scales"][columns].to(dtype)
+            yield columns, (parts["codes"][columns].to(dtype) * scales.unsqueeze(1)).t()
+            continue
+        words = slice(first // 8, (first + step) // 8)
+        block = Int4Weight(parts["codes"][:, words], parts["zeros"][:, words], parts["scales"][:, columns])
+        yield columns, block.dequantised(torch.float32).to(dtype).t()

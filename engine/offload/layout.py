@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.int4.form import ITEM_BYTES, DTypeName, Form, Part, parts, supports
+from engine.int4.form import ITEM_BYTES, DTypeName, Form, Part, Shape, parts, supports
 from engine.model_config import ModelConfig
+from engine.quantization import Quantization
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +35,11 @@ class FusedLinear:
     out_features: tuple[int, ...]
     """Of each of the modules."""
     bias: bool
+
+    def quantised(self, how: Quantization) -> Shape:
+        """Its shape as one quantised weight."""
+        group_size = how.group_of(self.in_features)
+        return Shape(self.in_features, sum(self.out_features), group_size, how.bits, how.reordered)
 
 
 def fused_linears(config: ModelConfig) -> tuple[FusedLinear, ...]:
@@ -72,7 +78,7 @@ class LayerLayout:
 
     @staticmethod
     def of(config: ModelConfig, layer: int, form: Form, dtype: DTypeName) -> LayerLayout:
-        """Of `layer`, for a device of that `form`, with what is not INT4 in `dtype`."""
+        """Of `layer`, for a device of that `form`, with what is not quantised in `dtype`."""
         entries: list[Entry] = []
         offset = 0
         for part in _layer_parts(config, layer, form, dtype):
@@ -87,6 +93,7 @@ class LayerLayout:
 
         dtypes = {
             "uint8": torch.uint8,
+            "int8": torch.int8,
             "int32": torch.int32,
             "fp16": torch.float16,
             "bf16": torch.bfloat16,
@@ -100,25 +107,21 @@ class LayerLayout:
         }
 
 
-def is_packed(config: ModelConfig, layer: int, linear: FusedLinear, form: Form) -> bool:
-    """Whether `linear` of `layer` is stored as INT4: all modules are quantised, and `form` has its shape."""
-    awq = config.quantization
-    if awq is None:
-        return False
-    names = [f"model.layers.{layer}.{module}" for module in linear.modules]
-    return all(awq.converts(name) for name in names) and supports(
-        form, linear.in_features, sum(linear.out_features), awq.group_of(linear.in_features)
-    )
+def packed_shape(config: ModelConfig, layer: int, linear: FusedLinear, form: Form) -> Shape | None:
+    """In which `linear` of `layer` is stored quantised; None if a module is not, or `form` cannot hold it."""
+    how = config.quantization
+    if how is None or not all(how.converts(f"model.layers.{layer}.{module}") for module in linear.modules):
+        return None
+    shape = linear.quantised(how)
+    return shape if supports(form, shape) else None
 
 
 def _layer_parts(config: ModelConfig, layer: int, form: Form, dtype: DTypeName) -> Iterator[Part]:
-    awq = config.quantization
     for linear in fused_linears(config):
-        total = sum(linear.out_features)
-        if awq is not None and is_packed(config, layer, linear, form):
-            for part in parts(form, linear.in_features, total, awq.group_of(linear.in_features)):
-                yield Part(f"{linear.name}.{part.name}", part.dtype, part.shape)
-        else:
-            yield Part(f"{linear.name}.weight", dtype, (total, linear.in_features))
+        outs = sum(linear.out_features)
+        shape = packed_shape(config, layer, linear, form)
+        stored = parts(form, shape) if shape else (Part("weight", dtype, (outs, linear.in_features)),)
+        for part in stored:
+            yield Part(f"{linear.name}.{part.name}", part.dtype, part.shape)
         if linear.bias:
-            yield Part(f"{linear.name}.bias", dtype, (total,))
+            yield Part(f"{linear.name}.bias", dtype, (outs,))

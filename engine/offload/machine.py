@@ -62,6 +62,25 @@ GUESSED_CPU = Compute(12e9, 0.1e12, "a guess: passes are timed when the models a
 
 
 @dataclass(frozen=True, slots=True)
+class Gpu:
+    """One more GPU, for layers that find no room on the first."""
+
+    device: str
+    """As torch calls it."""
+    vram_bytes: int | None = None
+    """As `Machine.vram_bytes`; None: asked when it matters, for asking makes a context of CUDA there."""
+
+    def free_bytes(self) -> int:
+        """Device memory that this process can have."""
+        if self.vram_bytes is not None:
+            return self.vram_bytes
+        import torch
+
+        # What the context takes has gone by then.
+        return torch.cuda.mem_get_info(self.device)[0] + CUDA_BYTES // 2
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """Where models are to run. None where an amount is not known, and so sets no bound."""
 
@@ -76,6 +95,10 @@ class Machine:
     """From host memory to the device."""
     disk_bytes_per_s: float = ASSUMED_DISK
     compute: Compute = GUESSED_CPU
+    device: str = "cpu"
+    """What torch calls the GPU."""
+    others: tuple[Gpu, ...] = ()
+    """Further GPUs that may be used, alike as far as is known."""
 
     @staticmethod
     def here(config: EngineConfig) -> Machine:
@@ -88,15 +111,17 @@ class Machine:
             return Machine("cpu", ram_bytes=ram)
         import torch
 
-        from engine.weights import choose_device
+        from engine.weights import choose_device, further_devices
 
         device = choose_device(config.device)
+        others = tuple(Gpu(name) for name in further_devices(config.device))
         if device.type != "cuda":
             return Machine("cpu", ram_bytes=ram)
         name = torch.cuda.get_device_name(device)
         # Asking made CUDA's context, about half of that, which is no longer free. Libraries are yet to come.
         vram = torch.cuda.mem_get_info(device)[0] + CUDA_BYTES // 2
-        return Machine("cuda", name, vram, ram, compute=Compute.of_gpu(name))
+        compute = Compute.of_gpu(name)
+        return Machine("cuda", name, vram, ram, compute=compute, device=str(device), others=others)
 
     def with_stated(
         self,
@@ -114,9 +139,11 @@ class Machine:
         )
 
     @staticmethod
-    def card(vram_bytes: int, ram_bytes: int | None, name: str = "") -> Machine:
-        """One with a GPU of so much memory, whether it is here or not."""
-        return Machine("cuda", name, vram_bytes, ram_bytes, compute=Compute.of_gpu(name))
+    def card(vram_bytes: int, ram_bytes: int | None, name: str = "", count: int = 1) -> Machine:
+        """One with so many GPUs of so much memory each, whether it is here or not."""
+        others = tuple(Gpu(f"cuda:{index}", vram_bytes) for index in range(1, count))
+        compute = Compute.of_gpu(name)
+        return Machine("cuda", name, vram_bytes, ram_bytes, compute=compute, device="cuda", others=others)
 
     def device_budget(self, config: EngineConfig) -> int | None:
         """Bytes of device memory that `config` may take, CUDA's own part included; None: no bound is known.
@@ -127,6 +154,11 @@ class Machine:
         if self.form == "cpu":
             return self.host_budget(config)
         return _budget(self.vram_bytes, config.max_vram, _DESKTOP_BYTES)
+
+    def other_budgets(self, config: EngineConfig) -> tuple[int, ...]:
+        """Bytes of each of the `others`' memory that `config` may take, as `device_budget`."""
+        found = (_budget(gpu.free_bytes(), config.max_vram, _DESKTOP_BYTES) for gpu in self.others)
+        return tuple(budget or 0 for budget in found)
 
     def host_budget(self, config: EngineConfig) -> int | None:
         """Bytes of host memory that weights may take: as `device_budget`, with `max_ram`."""

@@ -22,13 +22,13 @@ def measured_pass_ms(config: EngineConfig, plan: MemoryPlan) -> tuple[float, flo
         return None  # Whoever loads it says so.
     if config.threads is not None:
         torch.set_num_threads(config.threads)  # As whoever loads it does: times depend on it.
-    target, placement = Footprint.of(config.model, config.revision, config.dtype, plan.form), plan.target
+    target, placement = Footprint.of(config.target, config.dtype, plan.form), plan.target
     split = (
         len(placement.resident),
         len(placement.streamed) - len(placement.from_disk),
         len(placement.from_disk),
     )
-    in_place = not placement.streamed and not placement.embedding_on_host
+    in_place = not placement.streamed and not placement.embedding_on_host and not placement.stages
     timed = Timed(
         config=target.architecture,
         weights_bytes=sum(file.stat().st_size for file in weight_files(target.folder)),

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from torch import Tensor
 
-from engine.awq import AwqWeight, plain_weight
 from engine.checkpoint import Checkpoint
 from engine.int4.form import DTypeName, Form
-from engine.int4.store import stored
-from engine.offload.layout import FusedLinear, LayerLayout, fused_linears, is_packed
+from engine.linear_weights import plain_weight, quantised_weight
+from engine.offload.layout import LayerLayout, fused_linears, packed_shape
 
 
 @torch.inference_mode()
@@ -31,29 +28,17 @@ def pack_layer(checkpoint: Checkpoint, layer: int, form: Form, dtype: DTypeName,
             (f"model.layers.{layer}.{module}", size)
             for module, size in zip(linear.modules, linear.out_features, strict=True)
         ]
-        packed = is_packed(config, layer, linear, form)
-        if packed:
-            _pack_int4(checkpoint, modules, linear, form, own)
+        how = config.quantization if packed_shape(config, layer, linear, form) else None
+        if how is not None:
+            weight = quantised_weight(checkpoint, how, modules, linear.in_features)
+            for name, part in weight.stored(form).items():
+                own[f"{linear.name}.{name}"].copy_(part)
         end = 0
         for module, size in modules:
             begin, end = end, end + size
-            if not packed:
+            if how is None:
                 own[f"{linear.name}.weight"][begin:end] = plain_weight(
                     checkpoint, module, linear.in_features, size
                 )
             if linear.bias:
                 own[f"{linear.name}.bias"][begin:end] = checkpoint.floats(f"{module}.bias", (size,))
-
-
-def _pack_int4(
-    checkpoint: Checkpoint,
-    modules: Sequence[tuple[str, int]],
-    linear: FusedLinear,
-    form: Form,
-    views: Mapping[str, Tensor],
-) -> None:
-    awq = checkpoint.config.quantization
-    assert awq is not None  # or it would not be packed
-    weights = [AwqWeight.read(checkpoint, awq, module, linear.in_features, size) for module, size in modules]
-    for name, part in stored(AwqWeight.side_by_side(weights), form).items():
-        views[f"{linear.name}.{name}"].copy_(part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from engine.int4.form import DTypeName, Form
+from engine.offload.stages import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Placement:
     slots: int = 0
     """Device buffers that streamed layers share; 0 if none is streamed."""
     embedding_on_host: bool = False
+    stages: tuple[Stage, ...] = ()
+    """Of layers that are spread over several devices, and none of which streams; () for those on one."""
 
     @staticmethod
     def whole(num_layers: int, form: Form, dtype: DTypeName) -> Placement:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.errors import DeviceError
 from engine.int4.choice import Kernels
-from engine.int4.linear import Int4Linear
+from engine.int4.linear import QuantisedLinear
 from engine.layers import BeforeLayer, Layer, Norms
 from engine.linear import DenseLinear, Linear, fixed_rows
 from engine.memory import free_bytes
@@ -69,9 +69,8 @@ class LayerBuilder:
             else:
                 assert self._config.quantization is not None
                 assert self._kernels is not None
-                group = self._config.quantization.group_of(fused.in_features)
-                outs = sum(fused.out_features)
-                linear = Int4Linear(parts, fused.in_features, outs, group, bias, self._kernels)
+                shape = fused.quantised(self._config.quantization)
+                linear = QuantisedLinear(parts, shape, bias, self._kernels)
             made[fused.name] = fixed_rows(linear, self._row_multiple)
         return made
 

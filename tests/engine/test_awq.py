@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engine.awq import unpack
 from engine.checkpoint import Checkpoint
 from engine.errors import CheckpointError
+from engine.int4.weight import unpack
 from engine.model import Block, Transformer
 from tests.engine.int4.weights import pack, random_weight
 from tests.engine.tiny import chain, write_llama

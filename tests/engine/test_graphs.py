@@ -98,7 +98,7 @@ class Twin:
         self._replay = model.replay
         self.caches = [model.new_cache(CAPACITY) for _ in range(2)]
         # What memory happens to hold must not matter.
-        self.caches[0]._store.fill_(torch.nan)
+        self.caches[0]._stores[0].fill_(torch.nan)
 
     def forward(self, block: Block, rows: Sequence[int]) -> None:
         """A pass on both; the same comes out."""
@@ -119,7 +119,7 @@ class Twin:
             cache.truncate(length)
 
     def compare(self) -> None:
-        ours, theirs = (cache._store[:, :, :, : cache.length] for cache in self.caches)
+        ours, theirs = (cache._stores[0][:, :, :, : cache.length] for cache in self.caches)
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
     @property

@@ -6,11 +6,13 @@ import torch
 from engine.kv_cache import CacheFull, KVCache
 
 LAYERS, KV_HEADS, CAPACITY, HEAD_DIM = 3, 2, 10, 4
+DEVICES = [torch.device("cpu"), torch.device("cpu"), torch.device("cpu:0")]
+"""Two by name, so that keys and values lie in two stores."""
 
 
 @pytest.fixture
 def cache() -> KVCache:
-    return KVCache(LAYERS, KV_HEADS, CAPACITY, HEAD_DIM, torch.float32, torch.device("cpu"))
+    return KVCache(DEVICES, KV_HEADS, CAPACITY, HEAD_DIM, torch.float32)
 
 
 def marks(rows: list[int], layer: int) -> torch.Tensor:
@@ -176,7 +178,7 @@ def test_size_counts_keys_and_values_of_every_layer(cache: KVCache) -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 3])
 def test_adopt_copies_the_leading_tokens_of_another_cache(cache: KVCache, length: int) -> None:
-    other = KVCache(LAYERS, KV_HEADS, 4, HEAD_DIM, torch.float32, torch.device("cpu"))
+    other = KVCache(DEVICES, KV_HEADS, 4, HEAD_DIM, torch.float32)
     run(other, [1, 2, 3])
     other.keep([0, 1, 2], [10, 20, 30])
     run(cache, [7, 8])
@@ -193,7 +195,7 @@ def test_adopt_copies_the_leading_tokens_of_another_cache(cache: KVCache, length
 
 
 def test_adopt_leaves_what_both_caches_begin_with_where_it_is(cache: KVCache) -> None:
-    other = KVCache(LAYERS, KV_HEADS, 4, HEAD_DIM, torch.float32, torch.device("cpu"))
+    other = KVCache(DEVICES, KV_HEADS, 4, HEAD_DIM, torch.float32)
     run(other, [1, 2, 3])
     other.keep([0, 1, 2], [10, 20, 30])
     run(cache, [7, 8])
@@ -204,7 +206,7 @@ def test_adopt_leaves_what_both_caches_begin_with_where_it_is(cache: KVCache) ->
 
 @pytest.mark.parametrize(("length", "capacity"), [(4, 9), (-1, 9), (3, 2)])
 def test_adopt_refuses_what_is_not_there_or_does_not_fit(cache: KVCache, length: int, capacity: int) -> None:
-    small = KVCache(LAYERS, KV_HEADS, capacity, HEAD_DIM, torch.float32, torch.device("cpu"))
+    small = KVCache(DEVICES, KV_HEADS, capacity, HEAD_DIM, torch.float32)
     run(small, [7])
     small.keep([0], [70])
     run(cache, [1, 2, 3])

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from transformers import PreTrainedConfig
 
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, ConfigError
 from engine.model_config import (
     ARCHITECTURES,
     LinearRope,
@@ -18,6 +18,7 @@ from engine.model_config import (
     YarnRope,
     read_model_config,
 )
+from engine.quantization import Quantization
 from tests.engine.tiny import FAMILIES
 
 LLAMA: dict[str, Any] = {
@@ -32,6 +33,8 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 QWEN2 = {"architectures": ["Qwen2ForCausalLM"]}
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1, "high_freq_factor": 4.0}
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm", "zero_point": True}
+
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "damp_percent": 0.01, "meta": {"mse": 0.0}}
 
 
 def read(folder: Path, generation: dict[str, Any] | None = None, **changes: Any) -> ModelConfig:
@@ -156,6 +159,33 @@ def test_awq_is_read_with_the_modules_it_leaves_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"sym": True}, Quantization("gptq", 4, 32)),
+        ({"checkpoint_format": "gptq_v2", "dynamic": None}, Quantization("gptq_v2", 4, 32)),
+        ({"format": "gptq_v2"}, Quantization("gptq_v2", 4, 32)),
+        ({"desc_act": True}, Quantization("gptq", 4, 32, reordered=True)),
+        # All input features are one group, so there is nothing to put in order.
+        ({"desc_act": True, "group_size": -1}, Quantization("gptq", 4, -1)),
+        (
+            {"modules_in_block_to_quantize": [["self_attn.q_proj", "self_attn.k_proj"], ["mlp.up_proj"]]},
+            Quantization("gptq", 4, 32, False, ("v_proj", "o_proj", "gate_proj", "down_proj")),
+        ),
+    ],
+)
+def test_gptq_is_read_with_its_formats_and_exceptions(
+    tmp_path: Path, changes: dict[str, Any], expected: Quantization
+) -> None:
+    assert read(tmp_path, quantization_config=GPTQ | changes).quantization == expected
+
+
+def test_what_is_quantised_already_is_not_to_be_quantised(tmp_path: Path) -> None:
+    read(tmp_path, quantization_config=GPTQ)
+    with pytest.raises(ConfigError, match=r"quantize = 'int8' is for dense weights.*already.*gptq INT4"):
+        read_model_config(tmp_path, "int8")
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         (
@@ -191,11 +221,17 @@ def test_awq_is_read_with_the_modules_it_leaves_alone(tmp_path: Path) -> None:
             "layer_types has sliding_attention, but use_sliding_window",
         ),
         ({"architectures": ["MistralForCausalLM"], "layer_types": [FULL] * 2}, "has no layer_types"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "quant_method is 'gptq'; supported is 'awq'"),
+        ({"quantization_config": {"quant_method": "hqq"}}, "'hqq'; supported are 'awq', 'gptq'"),
         ({"quantization_config": AWQ | {"bits": 8}}, "bits is 8; supported is 4"),
         ({"quantization_config": AWQ | {"version": "gemv"}}, "version is 'gemv'; supported is 'gemm'"),
         ({"quantization_config": AWQ | {"zero_point": False}}, "zero_point is false"),
         ({"quantization_config": AWQ | {"group_size": 0}}, "group_size is 0"),
+        ({"quantization_config": GPTQ | {"bits": 8}}, "bits is 8; supported is 4"),
+        ({"quantization_config": GPTQ | {"checkpoint_format": "marlin"}}, "checkpoint_format is 'marlin'"),
+        ({"quantization_config": GPTQ | {"format": "bitblas"}}, "checkpoint_format is 'bitblas'"),
+        ({"quantization_config": GPTQ | {"pack_dtype": "int16"}}, "pack_dtype is 'int16'"),
+        ({"quantization_config": GPTQ | {"lm_head": True}}, "lm_head is true"),
+        ({"quantization_config": GPTQ | {"dynamic": {"-:.*down.*": {}}}}, "dynamic sets modules apart"),
     ],
 )
 def test_what_cannot_be_run_is_refused_by_file_and_key(

@@ -10,13 +10,13 @@ from torch import Tensor
 from engine.errors import ConfigError
 from engine.int4.choice import ROWS, Kept, Kernels
 from engine.int4.cpu_kernels import CpuKernel
-from engine.int4.kernel import Kernel, Parts, Shape
-from engine.int4.store import stored
+from engine.int4.form import Shape
+from engine.int4.kernel import Kernel, Parts
 from engine.int4.torch_kernels import PlainKernel, agrees
 from tests.engine.int4.weights import random_rows, random_weight
 
 SHAPE = Shape(64, 32, 32)
-PARTS = stored(random_weight(64, 32), "cuda")
+PARTS = random_weight(64, 32).stored("cuda")
 X = random_rows(3, 64, torch.float16)
 
 
@@ -150,7 +150,7 @@ def test_a_kernel_that_fails_or_is_wrong_is_left_out_with_one_warning(
     with caplog.at_level(logging.WARNING):
         product = chosen.multiply(X, PARTS, SHAPE)
         other = Shape(64, 24, 32)
-        chosen.multiply(X, stored(random_weight(64, 24), "cuda"), other)
+        chosen.multiply(X, random_weight(64, 24).stored("cuda"), other)
     assert torch.equal(product, PlainKernel()(X, PARTS, SHAPE))
     (warning,) = caplog.messages
     assert f"{bad.name} is left out" in warning
@@ -185,7 +185,7 @@ def test_a_product_with_one_wrong_number_in_a_weight_is_seen(part: str, dtype: t
 
 @pytest.mark.parametrize("rows", [17, 33, 70])
 def test_a_cpus_kernels_all_give_the_same_bits(rows: int) -> None:
-    parts, x = stored(random_weight(64, 32), "cpu"), random_rows(rows, 64, torch.bfloat16)
+    parts, x = random_weight(64, 32).stored("cpu"), random_rows(rows, 64, torch.bfloat16)
     at_once = CpuKernel()(x, parts, SHAPE)
     assert torch.equal(CpuKernel(16)(x, parts, SHAPE), at_once)
 

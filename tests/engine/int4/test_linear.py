@@ -5,11 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.awq import AwqWeight
 from engine.int4.choice import Kernels
-from engine.int4.form import ITEM_BYTES, Form, parts
-from engine.int4.linear import Int4Linear
-from engine.int4.store import stored
+from engine.int4.form import ITEM_BYTES, Form, Shape, parts
+from engine.int4.linear import QuantisedLinear
+from engine.int4.weight import Int4Weight, unpack
 from tests.engine.int4.weights import random_rows, random_weight
 
 CPU = torch.device("cpu")
@@ -22,16 +21,16 @@ FORMS: list[tuple[Form, torch.dtype]] = [
 ]
 
 
-def linear(weight: AwqWeight, form: Form, dtype: torch.dtype, bias: Tensor | None = None) -> Int4Linear:
-    sizes = (weight.in_features, weight.out_features, weight.group_size)
-    return Int4Linear(stored(weight, form), *sizes, bias, Kernels.of(form, CPU, dtype))
+def linear(weight: Int4Weight, form: Form, dtype: torch.dtype, bias: Tensor | None = None) -> QuantisedLinear:
+    shape = Shape(weight.in_features, weight.out_features, weight.group_size)
+    return QuantisedLinear(weight.stored(form), shape, bias, Kernels.of(form, CPU, dtype))
 
 
 @pytest.mark.parametrize("form", ["cpu", "cuda"])
 def test_a_stored_weight_has_the_parts_that_were_planned_for(form: Form) -> None:
     weight = random_weight(128, 48)
-    tensors = stored(weight, form)
-    planned = parts(form, 128, 48, 32)
+    tensors = weight.stored(form)
+    planned = parts(form, Shape(128, 48, 32))
     assert [part.name for part in planned] == list(tensors)
     for part in planned:
         assert (part.shape, ITEM_BYTES[part.dtype]) == (tensors[part.name].shape, tensors[part.name].itemsize)
@@ -39,11 +38,9 @@ def test_a_stored_weight_has_the_parts_that_were_planned_for(form: Form) -> None
 
 def test_repacking_for_a_cpu_in_pieces_is_repacking_at_once() -> None:
     whole = random_weight(64, 2 * 1024 + 32)
-    from engine.awq import unpack
-
     codes = unpack(whole.qweight).t().contiguous().int()
     at_once = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
-    assert torch.equal(stored(whole, "cpu")["codes"], at_once)
+    assert torch.equal(whole.stored("cpu")["codes"], at_once)
 
 
 @pytest.mark.parametrize("bias", [None, torch.linspace(-1, 1, 48)], ids=["plain", "bias"])
@@ -88,10 +85,10 @@ def test_a_row_on_a_cpu_does_not_depend_on_the_others(rows: int) -> None:
 @pytest.mark.parametrize("form", ["cpu", "cuda"])
 def test_what_comes_into_its_memory_later_is_what_it_multiplies_with(form: Form) -> None:
     first, second = random_weight(64, 32, seed=1), random_weight(64, 32, seed=2)
-    slot = {name: part.clone() for name, part in stored(first, form).items()}
-    layer = Int4Linear(slot, 64, 32, 32, None, Kernels.of(form, CPU, torch.bfloat16))
+    slot = {name: part.clone() for name, part in first.stored(form).items()}
+    layer = QuantisedLinear(slot, Shape(64, 32, 32), None, Kernels.of(form, CPU, torch.bfloat16))
     x = random_rows(2, 64, torch.bfloat16)
     assert torch.equal(layer(x), linear(first, form, torch.bfloat16)(x))
-    for name, part in stored(second, form).items():
+    for name, part in second.stored(form).items():
         slot[name].copy_(part)
     assert torch.equal(layer(x), linear(second, form, torch.bfloat16)(x))

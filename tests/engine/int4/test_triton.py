@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from engine.int4.choice import Kernels
-from engine.int4.kernel import Shape
-from engine.int4.store import stored
+from engine.int4.form import Shape
 from engine.int4.torch_kernels import agrees
 from tests.engine.int4.weights import random_rows, random_weight
 
@@ -24,7 +23,7 @@ def test_the_interpreted_kernels_multiply_with_the_weight(shape: Shape, rows: in
     pytest.importorskip("triton")
     from engine.int4.triton_kernels import FusedKernel, ScratchKernel
 
-    parts = stored(random_weight(shape.in_features, shape.out_features, group=shape.group_size), "cuda")
+    parts = random_weight(shape.in_features, shape.out_features, group=shape.group_size).stored("cuda")
     in_blocks = ScratchKernel(torch.device("cpu"), 4 * 128 * shape.in_features)
     # The interpreter's dot product does not know bfloat16.
     for dtype, kernels in {
@@ -48,7 +47,7 @@ def test_no_kernel_is_left_out_on_the_device(
 ) -> None:
     device = torch.device("cuda")
     weight = random_weight(shape.in_features, shape.out_features, group=shape.group_size)
-    parts = {name: part.to(device) for name, part in stored(weight, "cuda").items()}
+    parts = {name: part.to(device) for name, part in weight.stored("cuda").items()}
     kernels = Kernels.of("cuda", device, dtype)
     for rows in (1, 7, 64, 200):
         x = random_rows(rows, shape.in_features, dtype).to(device)

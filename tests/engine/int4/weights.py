@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from engine.awq import AwqWeight
+from engine.int4.weight import Int4Weight
 
 
 def pack(values: Tensor) -> Tensor:
@@ -16,11 +16,11 @@ def pack(values: Tensor) -> Tensor:
     return words.to(torch.int32)
 
 
-def random_weight(in_features: int, out_features: int, seed: int = 0, group: int = 32) -> AwqWeight:
+def random_weight(in_features: int, out_features: int, seed: int = 0, group: int = 32) -> Int4Weight:
     """A weight of `in_features` by `out_features`, with `group` input features a group."""
     rng = torch.Generator().manual_seed(seed)
     groups = in_features // group
-    return AwqWeight(
+    return Int4Weight(
         pack(torch.randint(0, 16, (in_features, out_features), generator=rng)),
         pack(torch.randint(0, 16, (groups, out_features), generator=rng)),
         (0.005 + 0.01 * torch.rand(groups, out_features, generator=rng)).half(),

@@ -18,7 +18,7 @@ from engine.draft.lookup import PreviousDrafter, PromptDrafter
 from engine.errors import DeviceError
 from engine.graphs import replay_passes
 from engine.int4.form import Form
-from engine.int4.linear import Int4Linear
+from engine.int4.linear import QuantisedLinear
 from engine.kv_cache import KVCache
 from engine.model import Block, Transformer
 from engine.offload.link import Link
@@ -245,14 +245,14 @@ class Broken:
 
     def __init__(self, patch: pytest.MonkeyPatch, *errors: Exception) -> None:
         self._errors = list(errors)
-        real = Int4Linear.__call__
+        real = QuantisedLinear.__call__
 
-        def multiply(linear: Int4Linear, x: Tensor, /) -> Tensor:
+        def multiply(linear: QuantisedLinear, x: Tensor, /) -> Tensor:
             if self._errors:
                 raise self._errors.pop(0)
             return real(linear, x)
 
-        patch.setattr(Int4Linear, "__call__", multiply)
+        patch.setattr(QuantisedLinear, "__call__", multiply)
 
 
 def out_of_memory() -> Exception:

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from engine.awq import AwqWeight, unpack
 from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
+from engine.int4.weight import Int4Weight, unpack
 from engine.loaded import LoadedEngine
 from engine.model import Block, Transformer
 from tests.engine.tiny import chain, write_llama, write_model
@@ -118,7 +118,7 @@ def test_a_weight_unpacks_as_autoawq_unpacks_it_to_the_bit(made: Path, family: s
     assert len(names) == (7 if family == "llama" else 6)
     for name in names:
         stored = [tensors[f"{name}.{part}"] for part in ("qweight", "qzeros", "scales")]
-        weight = AwqWeight(*stored)
+        weight = Int4Weight(*stored)
         codes, zeros = reference.reverse_awq_order(*reference.unpack_awq(*stored[:2], 4), 4)
         assert torch.equal(unpack(weight.qweight), (codes & 15).byte())
         assert torch.equal(unpack(weight.qzeros), (zeros & 15).byte())
