@@ -11,12 +11,16 @@ from typing import Generic, Protocol, Self, TypeVar
 class Reusable(Protocol):
     """Caches of one prompt, which save another prompt that begins alike some work."""
 
-    def reusable(self, tokens: Sequence[int]) -> int:
-        """How many leading `tokens` are cached."""
+    def reusable(self, tokens: Sequence[int], adapter: object = None) -> int:
+        """How many leading `tokens` are cached, as computed with `adapter`."""
+        ...
+
+    def use(self, adapter: object) -> None:
+        """Be for prompts of `adapter` from now on; what is cached of another is lost."""
         ...
 
     def adopt(self, other: Self, tokens: Sequence[int]) -> None:
-        """Copy from `other`, which stays as it is, as many leading `tokens` as it holds."""
+        """Copy from `other`, which stays as it is, as many leading `tokens` as it holds of our adapter's."""
         ...
 
 
@@ -52,7 +56,7 @@ class SlotPool(Generic[S]):
     def __init__(self, capacity: int, make: Callable[[], S]) -> None:
         if capacity < 1:
             raise ValueError("capacity must be at least 1")
-        self._capacity = capacity
+        self.capacity = capacity
         self._make = make
         self._entries: list[_Entry[S]] = []
         """Least recently used first."""
@@ -60,40 +64,48 @@ class SlotPool(Generic[S]):
     @property
     def available(self) -> bool:
         """Whether a slot can be lent."""
-        return len(self._entries) < self._capacity or any(not entry.pinned for entry in self._entries)
+        return len(self._entries) < self.capacity or any(not entry.pinned for entry in self._entries)
 
     @property
     def has_spare(self) -> bool:
         """Whether a slot can be lent that no session loses."""
-        return len(self._entries) < self._capacity or any(
+        return len(self._entries) < self.capacity or any(
             not entry.pinned and not entry.session for entry in self._entries
         )
 
     @contextmanager
-    def lend(self, session: str, tokens: Sequence[int]) -> Generator[S]:
-        """A slot to run the prompt `tokens` in, nobody else's meanwhile. Only while one is `available`."""
-        entry = self._choose(session, tokens)
+    def lend(self, session: str, tokens: Sequence[int], adapter: object = None) -> Generator[S]:
+        """A slot to run the prompt `tokens` in with `adapter`, nobody else's meanwhile.
+
+        Only while one is `available`.
+        """
+
+        def reusable(slot: S) -> int:
+            return slot.reusable(tokens, adapter)
+
+        entry = self._choose(session, reusable)
         for other in self._entries:
             if other.session == session:
                 other.session = ""
         entry.session, entry.size, entry.pinned = session, len(tokens), True
         self._entries = [*(other for other in self._entries if other is not entry), entry]
-        best = max((other.slot for other in self._entries), key=lambda slot: slot.reusable(tokens))
-        if best.reusable(tokens) > entry.slot.reusable(tokens):
+        best = max((other.slot for other in self._entries), key=reusable)
+        entry.slot.use(adapter)
+        if reusable(best) > reusable(entry.slot):
             entry.slot.adopt(best, tokens)
         try:
             yield entry.slot
         finally:
             entry.pinned = False
 
-    def _choose(self, session: str, tokens: Sequence[int]) -> _Entry[S]:
+    def _choose(self, session: str, reusable: Callable[[S], int]) -> _Entry[S]:
         free = [entry for entry in self._entries if not entry.pinned]
         own = [entry for entry in free if session and entry.session == session]
         nobodys = [entry for entry in free if not entry.session]
         # Every prompt of one template begins alike: a slot is continued only by what reuses most of it.
-        continued = [entry for entry in nobodys if 2 * entry.slot.reusable(tokens) > entry.size]
+        continued = [entry for entry in nobodys if 2 * reusable(entry.slot) > entry.size]
         if own or continued:
-            return max(own or continued, key=lambda entry: entry.slot.reusable(tokens))
-        if len(self._entries) < self._capacity:
+            return max(own or continued, key=lambda entry: reusable(entry.slot))
+        if len(self._entries) < self.capacity:
             return _Entry(self._make())
         return (nobodys or free)[0]
