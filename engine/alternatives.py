@@ -10,7 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from engine.backend import Branch, Step, Text
-from engine.protocol import StopReason
+from engine.protocol import StopReason, Tops
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A part of a text, and the tokens that came with it."""
+
+    text: str
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    offsets: tuple[int, ...]
+    """Where each begins in the whole text."""
+    tops: Tops
 
 
 @dataclass(slots=True)
@@ -21,6 +33,8 @@ class Answer:
     index: int = 0
     tokens: list[int] = field(default_factory=list[int])
     logprobs: list[float] = field(default_factory=list[float])
+    tops: list[tuple[tuple[int, float], ...]] = field(default_factory=list[tuple[tuple[int, float], ...]])
+    """As many as there are tokens, or none."""
     said: str = ""
     """What of the text is certain so far."""
     stop: StopReason | None = None
@@ -44,6 +58,7 @@ class Answer:
         """Take in a step of a run that began when there were `begun_at` tokens."""
         self.tokens += step.tokens
         self.logprobs += step.logprobs
+        self.tops += step.tops
         self.branches += ((begun_at + branch.at, branch) for branch in step.branches)
         self.said += self.text.take()
 
@@ -52,12 +67,17 @@ class Answer:
         self.stop = stop
         self.said += self.text.finish()
 
-    def take(self) -> tuple[str, tuple[float, ...], tuple[int, ...]]:
-        """What was said since the last call; of the tokens since then, log-probabilities and text offsets."""
-        text, tokens = self._taken
-        self._taken = len(self.said), len(self.logprobs)
-        offsets = self.text.offsets[tokens : len(self.logprobs)]
-        return self.said[text:], tuple(self.logprobs[tokens:]), tuple(offsets)
+    def take(self) -> Said:
+        """What was said since the last call."""
+        text, at = self._taken
+        self._taken = len(self.said), len(self.tokens)
+        return Said(
+            self.said[text:],
+            tuple(self.tokens[at:]),
+            tuple(self.logprobs[at:]),
+            tuple(self.text.offsets[at : len(self.tokens)]),
+            tuple(self.tops[at:]),
+        )
 
     @property
     def is_open(self) -> bool:
@@ -110,13 +130,15 @@ def _along(main: Answer, at: int, branch: Branch, text: Text, limits: Limits) ->
     answer = Answer(text, shared=at)
     tokens = [*main.tokens[:at], *branch.tokens]
     logprobs = [*main.logprobs[:at], *branch.logprobs]
-    for token, logprob in zip(tokens, logprobs, strict=True):
+    tops = [*main.tops[:at], *branch.tops]
+    for index, (token, logprob) in enumerate(zip(tokens, logprobs, strict=True)):
         allowed = text.allowed()
         if allowed is not None and token not in allowed:
             break  # The target went on as it likes, where the word at the cursor has to be written again.
         stop = text.push(token)
         answer.tokens.append(token)
         answer.logprobs.append(logprob)
+        answer.tops += tops[index : index + 1]
         if stop is None and limits.reached(answer):
             stop = StopReason.LENGTH
         if stop is not None:

@@ -8,11 +8,40 @@ from typing import Protocol, TypeVar
 
 from engine.draft.base import Outlook
 from engine.progress import Progress
-from engine.protocol import SegmentFate, StopReason, Tier, TokenCounts
+from engine.protocol import SegmentFate, StopReason, Tier, TokenCounts, Tops
 from engine.request import GenerationRequest
 from engine.slots import Reusable
 
 S = TypeVar("S", bound=Reusable)
+
+
+class Vocabulary(Protocol):
+    """The target's tokens. Safe from any thread."""
+
+    @property
+    def size(self) -> int:
+        """Ids in use, special tokens included."""
+        ...
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of context, prompt and answer together."""
+        ...
+
+    def encode(self, text: str, *, begin: bool = False, specials: bool = False) -> list[int]:
+        """Ids of `text`, behind the token that begins a text or not.
+
+        Only where `specials` says so does text become special tokens.
+        """
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of `tokens`, special ones as they are written. Raises RequestError for an unknown id."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """What `token` writes behind other text, which may be a part of a character."""
+        ...
 
 
 class Branch(Protocol):
@@ -25,6 +54,8 @@ class Branch(Protocol):
     @property
     def logprobs(self) -> tuple[float, ...]: ...
     @property
+    def tops(self) -> Tops: ...
+    @property
     def score(self) -> float: ...
 
 
@@ -35,6 +66,8 @@ class Step(Protocol):
     def tokens(self) -> tuple[int, ...]: ...
     @property
     def logprobs(self) -> tuple[float, ...]: ...
+    @property
+    def tops(self) -> Tops: ...
     @property
     def counts(self) -> TokenCounts: ...
     @property
@@ -58,6 +91,10 @@ class BuiltPrompt(Protocol):
     def owed(self) -> str: ...
     @property
     def stop_strings(self) -> tuple[str, ...]: ...
+    @property
+    def adapter(self) -> object:
+        """What the target is run with besides its weights, told apart by identity; None for nothing."""
+        ...
 
 
 class Text(Protocol):
@@ -93,6 +130,11 @@ class Backend(Protocol[S]):
         ...
 
     @property
+    def vocabulary(self) -> Vocabulary:
+        """The target's tokens. It outlives the models."""
+        ...
+
+    @property
     def slots(self) -> int:
         """Slots of the target's there may be at a time."""
         ...
@@ -113,6 +155,17 @@ class Backend(Protocol[S]):
 
     def text(self, request: GenerationRequest, prompt: BuiltPrompt, /) -> Text:
         """A fresh stop rule and text collector for what follows `prompt`."""
+        ...
+
+    def load_adapter(self, name: str, path: str) -> None:
+        """Read a LoRA adapter for prompts encoded from now on, in the place of one of the same name.
+
+        Raises CheckpointError if it cannot be used, and DeviceError.
+        """
+        ...
+
+    def drop_adapter(self, name: str) -> None:
+        """Forget an adapter; prompts that were encoded keep it."""
         ...
 
     def new_slot(self, tier: Tier) -> S:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from engine.draft.model import possible
 from engine.policy.base import Position
-from engine.protocol import StopReason
-from engine.sampling import Choice, SamplingParams, processed
+from engine.protocol import StopReason, Tops
+from engine.sampling import Choice, SamplingParams, most_probable, processed
 from engine.tree import TokenTree
 
 UNLIKELY = 50.0
@@ -38,6 +38,8 @@ class Branch:
     """[at least 1]; one that leaves the tree is the last."""
     logprobs: tuple[float, ...]
     """Natural log-probability of each under the target."""
+    tops: Tops = ()
+    """What else the target would have said in the place of each, where that was asked for."""
 
     @property
     def score(self) -> float:
@@ -88,14 +90,19 @@ class _Verified:
 
     def branch(self, node: int, token: int, at: int) -> Branch:
         """The one that leaves at `node` for `token`, as far as was verified."""
-        tokens, logprobs = [token], [float(self.logprobs(node)[token])]
+        choices = [self._choice(node, token)]
         child = self.tree.child(node, token)
         while child is not None:
             (token,) = self.likeliest(child, 1)
-            tokens.append(token)
-            logprobs.append(float(self.logprobs(child)[token]))
+            choices.append(self._choice(child, token))
             child = self.tree.child(child, token)
-        return Branch(at, tuple(tokens), tuple(logprobs))
+        tops = tuple(choice.tops for choice in choices) if self.params.top_logprobs else ()
+        logprobs = tuple(choice.logprob for choice in choices)
+        return Branch(at, tuple(choice.token for choice in choices), logprobs, tops)
+
+    def _choice(self, node: int, token: int) -> Choice:
+        logprobs = self.logprobs(node)
+        return Choice(token, float(logprobs[token]), most_probable(logprobs, self.params.top_logprobs))
 
     def _allowed(self, node: int) -> Tensor:
         """Logits of what may follow `node` [vocab]."""
@@ -106,7 +113,7 @@ class _Verified:
         return self._allowed(node).log_softmax(-1)
 
     def _processed(self, node: int) -> Tensor:
-        # The text matters to the penalty alone, and may be long.
-        penalised = self.params.repetition_penalty != 1.0
-        path = [*self.position.history, *self.tree.path(node)] if penalised else ()
+        # The text matters to penalties alone, and may be long.
+        minded = self.params.minds_history
+        path = [*self.position.history, *self.tree.path(node)] if minded else ()
         return processed(self._allowed(node), self.params, path)

@@ -21,7 +21,7 @@ from engine.model import Block, Transformer
 from engine.policy import PlainPolicy, PolicySession, TreePolicy
 from engine.policy.base import Position
 from engine.prefill import prefill
-from engine.protocol import StopReason, TokenCounts
+from engine.protocol import StopReason, TokenCounts, Tops
 from engine.sampling import Choice, SamplingParams, choose, only
 from engine.slot import Slot
 from engine.tree import TokenTree
@@ -78,6 +78,8 @@ class Step:
     """Verified paths that leave the text here, if they were asked for, the most probable first."""
     failed: tuple[str, ...] = ()
     """Drafters that raised so far, and are not asked again."""
+    tops: Tops = ()
+    """See `Choice.tops`; () where none were asked for."""
 
 
 @dataclass(slots=True)
@@ -134,7 +136,8 @@ class _Generation:
             target_passes=self.counts.target_passes + prefill_passes + 1,
         )
         logprobs = tuple(choice.logprob for choice in walk.emitted)
-        return Step(emitted, logprobs, self.counts, walk.stop, branches, tuple(self.session.failed))
+        tops = tuple(choice.tops for choice in walk.emitted) if self.params.top_logprobs else ()
+        return Step(emitted, logprobs, self.counts, walk.stop, branches, tuple(self.session.failed), tops)
 
     def _verify(self, tree: TokenTree, pending: int) -> Tensor:
         """One pass over the `pending` uncached tokens and the tree: logits [nodes, vocab]."""

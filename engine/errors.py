@@ -5,10 +5,14 @@
     UmbrellaError
     ├── ConfigError          a configuration that cannot be used: names the key and what is allowed
     ├── CheckpointError      a checkpoint that cannot be used: names the file and the tensor
+    │   └── NoAdapter        there is no LoRA adapter where one is said to be
     ├── RequestError         a request that cannot be served: names the field
+    │   ├── UnknownModel     it names a model or an adapter that there is not
+    │   └── ContextExceeded  its prompt is longer than the context
     ├── DeviceError          memory, a device or a copy gave out while running: says what was done about it
     ├── TrainingError        a corpus or a run that cannot be trained on: says what it lacks
     └── EngineUnavailable    no engine answers, or it cannot answer now
+        ├── EngineBusy       it takes no more requests now, but will again soon
         ├── EngineGone       nothing answers, what did has stopped in the middle, or our token is an old one
         └── ProtocolMismatch the engine that answers speaks another version
 
@@ -30,6 +34,10 @@ class CheckpointError(UmbrellaError):
     """A checkpoint that is missing, damaged or of an unsupported kind."""
 
 
+class NoAdapter(CheckpointError):
+    """There is no LoRA adapter where one is said to be."""
+
+
 class RequestError(UmbrellaError):
     """A request that cannot be served as it is. HTTP 422, or 400 where the body is no JSON object.
 
@@ -39,6 +47,14 @@ class RequestError(UmbrellaError):
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(message)
         self.field = field
+
+
+class UnknownModel(RequestError):
+    """A request names a model or an adapter that there is not. HTTP 404."""
+
+
+class ContextExceeded(RequestError):
+    """A prompt, together with what is to be generated, is longer than the context."""
 
 
 class DeviceError(UmbrellaError):
@@ -63,6 +79,10 @@ class TrainingError(UmbrellaError):
 
 class EngineUnavailable(UmbrellaError):
     """No engine answers, or the one that does cannot take this request now."""
+
+
+class EngineBusy(EngineUnavailable):
+    """As many requests wait as may, or the engine is about to be replaced: ask again in a moment."""
 
 
 class EngineGone(EngineUnavailable):

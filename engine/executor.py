@@ -2,43 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from engine.backend import Speed
+from engine.backend import Speed, Vocabulary
 from engine.errors import UmbrellaError
 from engine.jobs import Deliver
 from engine.protocol import HealthState
 from engine.request import GenerationRequest
-
-
-class Vocabulary(Protocol):
-    """The target's tokens. Safe from any thread."""
-
-    @property
-    def size(self) -> int:
-        """Ids in use, special tokens included."""
-        ...
-
-    @property
-    def max_length(self) -> int:
-        """Tokens of context, prompt and answer together."""
-        ...
-
-    def encode(self, text: str, *, begin: bool = False, specials: bool = False) -> list[int]:
-        """Ids of `text`, behind the token that begins a text or not.
-
-        Only where `specials` says so does text become special tokens.
-        """
-        ...
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Text of `tokens`, special ones as they are written. Raises RequestError for an unknown id."""
-        ...
-
-    def piece(self, token: int) -> bytes:
-        """What `token` writes behind other text, which may be a part of a character."""
-        ...
 
 
 class Ticket(Protocol):
@@ -85,8 +56,8 @@ class Executor(Protocol):
         ...
 
     @property
-    def adapters(self) -> Sequence[str]:
-        """Names of the adapters that requests may choose."""
+    def adapters(self) -> Mapping[str, str]:
+        """The adapters that requests may choose, by name, and where each was loaded from."""
         ...
 
     def start(self, at_failure: Callable[[], None]) -> None:
@@ -95,6 +66,10 @@ class Executor(Protocol):
 
     def submit(self, request: GenerationRequest, deliver: Deliver) -> Ticket:
         """Queue a generation; `deliver` is called on any thread. Raises EngineUnavailable if refused."""
+        ...
+
+    def submit_all(self, asked: Sequence[tuple[GenerationRequest, Deliver]]) -> Sequence[Ticket]:
+        """Queue all of these generations or none, as `submit` does."""
         ...
 
     def cancel(self, ticket: Ticket) -> None:

@@ -1,8 +1,7 @@
-"""Generations on their way through the worker: what they carry, how they are cancelled and queued."""
+"""Generations on their way through the worker: what they carry, and how they are cancelled."""
 
 from __future__ import annotations
 
-import heapq
 import threading
 import time
 from collections import deque
@@ -13,7 +12,7 @@ from itertools import product
 from engine.alternatives import Answer
 from engine.backend import BuiltPrompt
 from engine.errors import UmbrellaError
-from engine.protocol import Priority, SegmentFate, StopReason, Tier, Timings, TokenCounts
+from engine.protocol import Priority, SegmentFate, StopReason, Tier, Timings, TokenCounts, Tops
 from engine.request import GenerationRequest
 
 PRIORITIES: tuple[Priority, ...] = ("typing", "chat", "prefetch")
@@ -62,26 +61,13 @@ class Chunk:
     """Of the request's segments; in the job's first chunk only."""
     tokens: tuple[int, ...] = ()
     """The ids of these tokens."""
-    tops: tuple[tuple[tuple[int, float], ...], ...] = ()
-    """For each, the most probable ids at its position and their natural log-probabilities, as many as the
-    request's `top_logprobs`; () where none were asked for."""
+    tops: Tops = ()
+    """For each, as many as the request's `top_logprobs`, or as may come at all."""
 
     @property
     def over(self) -> bool:
         """Whether the job is: nothing follows."""
         return self.ending is not None and self.ending.last
-
-    def after(self, before: Chunk) -> Chunk:
-        """`before` and this chunk of the same text as one."""
-        return replace(
-            self,
-            text=before.text + self.text,
-            logprobs=before.logprobs + self.logprobs,
-            offsets=before.offsets + self.offsets,
-            tokens=before.tokens + self.tokens,
-            tops=before.tops + self.tops,
-            fates=before.fates + self.fates,
-        )
 
 
 Deliver = Callable[[Chunk | UmbrellaError], None]
@@ -124,8 +110,13 @@ class Job:
     def __init__(self, request: GenerationRequest, deliver: Deliver, sequence: int) -> None:
         self.request = request
         self.deliver = deliver
-        self.key = (RANKS[request.priority, request.tier], sequence)
-        """Order in the queue. An interrupted job keeps its own, so it goes before later ones."""
+        self.rank = RANKS[request.priority, request.tier]
+        self.sequence = sequence
+        """Order of arrival."""
+        self.has_slot = False
+        """Whether it waits between two steps, and keeps its slot. Written by the worker's thread only."""
+        self.turn_ms = 0.0
+        """Time since it was last begun, pauses left out."""
         self.accepted_ms = self._booked_ms = now_ms()
         self.queue_ms = self.prefill_ms = self.decode_ms = 0.0
         self.progress: Progress | None = None
@@ -135,13 +126,10 @@ class Job:
         self._layers = 0
         self._layers_at_cancel: int | None = None
 
-    def __lt__(self, other: Job) -> bool:
-        return self.key < other.key
-
     @property
     def name(self) -> str:
         """What the log calls it."""
-        return f"#{self.key[1]}"
+        return f"#{self.sequence}"
 
     @property
     def cancelled(self) -> bool:
@@ -174,8 +162,11 @@ class Job:
                 raise Cancelled
             self._layers += 1
 
-    def book(self, *, waited: bool = False) -> None:
-        """Put the time since the last call down to the queue if it `waited`, else to the stage it is in."""
+    def book(self, *, waited: bool = False) -> float:
+        """Put the time since the last call down to the queue if it `waited`, else to the stage it is in.
+
+        Returns that time [ms].
+        """
         now = now_ms()
         spent, self._booked_ms = now - self._booked_ms, now
         if waited:
@@ -184,6 +175,7 @@ class Job:
             self.prefill_ms += spent
         else:
             self.decode_ms += spent
+        return spent
 
     def news(self, progress: Progress) -> Chunk:
         """What of the text being written has not been delivered yet, with its ending if it is over."""
@@ -194,113 +186,23 @@ class Job:
         tier, counts = self.request.tier, progress.counts
         if tier == "draft":
             counts = replace(counts, target_passes=0)  # They were the draft's.
-        text, logprobs, offsets = answer.take()
+        said = answer.take()
         fates = () if progress.is_told else prompt.fates
         progress.is_told = True
         return Chunk(
-            text, logprobs, counts, self.timings(), ending, answer.index, tier, offsets=offsets, fates=fates
+            said.text,
+            said.logprobs,
+            counts,
+            self.timings(),
+            ending,
+            answer.index,
+            tier,
+            offsets=said.offsets,
+            fates=fates,
+            tokens=said.tokens,
+            tops=said.tops,
         )
 
     def timings(self) -> Timings:
         """Time spent so far."""
         return Timings(self.queue_ms, self.prefill_ms, self.decode_ms, now_ms() - self.accepted_ms)
-
-
-class JobQueue:
-    """Waiting jobs, most urgent first, then in order of arrival, and those that have been begun.
-
-    Safe to use from any thread. A job is always either waiting, begun or over, so that whoever asks
-    whether the engine is idle never looks between two of these.
-    """
-
-    def __init__(self) -> None:
-        self._jobs: list[Job] = []
-        self._changed = threading.Condition()
-        self._closed = False
-        self.begun: tuple[Job, ...] = ()
-        """The running job last; each of the others is paused, and less urgent than the one behind it."""
-        self.best_rank = IDLE_RANK
-        """The most urgent waiting job's rank. Written under the lock, read without it at every layer."""
-
-    def __len__(self) -> int:
-        return len(self._jobs)
-
-    def put(self, job: Job) -> bool:
-        """Add a job, or put one back that was begun. False, and not added, once the queue is closed."""
-        with self._changed:
-            if self._closed:
-                return False
-            self._forget(job)
-            heapq.heappush(self._jobs, job)
-            self._updated()
-            return True
-
-    def take(
-        self, timeout_s: float | None = None, is_enough: Callable[[], bool] = lambda: False
-    ) -> Job | None:
-        """Wait for a job, which has then begun.
-
-        None once the queue is closed, and where no job waits but the time is over or `is_enough`, which is
-        asked again at every `wake`.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._jobs or is_enough(), timeout_s)
-            return self._begin() if self._jobs else None
-
-    def wake(self) -> None:
-        """Have `take` look again."""
-        with self._changed:
-            self._changed.notify_all()
-
-    def wait(self) -> bool:
-        """Wait until `take` has a job to return. False once the queue is closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._jobs)
-            return not self._closed
-
-    def take_before(self, job: Job) -> Job | None:
-        """A waiting job that is more urgent than `job`, which has then begun; None if there is none."""
-        with self._changed:
-            return self._begin() if self.best_rank < job.key[0] else None
-
-    def done(self, job: Job) -> None:
-        """A job that was begun is over, or waits again."""
-        with self._changed:
-            self._forget(job)
-
-    def remove(self, job: Job) -> bool:
-        """Take `job` out if it is waiting."""
-        with self._changed:
-            if job not in self._jobs:
-                return False
-            self._jobs.remove(job)
-            heapq.heapify(self._jobs)
-            self._updated()
-            return True
-
-    def close(self) -> list[Job]:
-        """Let `take` return None and `put` False from now on. Returns what was waiting."""
-        with self._changed:
-            self._closed = True
-            left, self._jobs = self._jobs, []
-            self._updated()
-            return left
-
-    @property
-    def busy(self) -> bool:
-        """Whether a job waits or has been begun."""
-        with self._changed:
-            return bool(self._jobs or self.begun)
-
-    def _begin(self) -> Job:
-        job = heapq.heappop(self._jobs)
-        self.begun = (*self.begun, job)
-        self._updated()
-        return job
-
-    def _forget(self, job: Job) -> None:
-        self.begun = tuple(other for other in self.begun if other is not job)
-
-    def _updated(self) -> None:
-        self.best_rank = self._jobs[0].key[0] if self._jobs else IDLE_RANK
-        self._changed.notify_all()

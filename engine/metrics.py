@@ -36,14 +36,16 @@ class Metrics:
         self._tokens = self._counter("umbrella_tokens", "Tokens, by what became of them", "kind")
         self._passes = self._counter("umbrella_target_passes", "Passes of the target")
         self._seconds = self._counter("umbrella_request_seconds", "Time spent on requests, by stage", "stage")
+        self._queues: list[Callable[[], int]] = []
+        waiting = Gauge("umbrella_queue_depth", "Requests waiting", registry=self._registry)
+        waiting.set_function(lambda: sum(depth() for depth in self._queues))
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(name, documentation, labels, registry=self._registry)
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
-        """Report `depth()` as the number of waiting requests at every scrape."""
-        gauge = Gauge("umbrella_queue_depth", "Requests waiting", registry=self._registry)
-        gauge.set_function(depth)
+        """Report `depth()`, with what other queues there are, as the number of waiting requests."""
+        self._queues.append(depth)
 
     def watch_workspaces(self, documents: Callable[[], int], tokens: Callable[[], int]) -> None:
         """Report how many `documents` and `tokens` of clients' workspaces are held, at every scrape."""

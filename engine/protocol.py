@@ -21,6 +21,9 @@ Stability = Literal["stable", "volatile"]
 Priority = Literal["typing", "chat", "prefetch"]
 Tier = Literal["target", "draft"]
 Fate = Literal["kept", "trimmed", "dropped"]
+Tops = tuple[tuple[tuple[int, float], ...], ...]
+"""For each of some tokens the most probable ids at its position, the most probable first, with their natural
+log-probabilities; () where nobody asked for them."""
 
 
 class StopReason(StrEnum):
@@ -90,8 +93,9 @@ class UmbrellaRequest:
     """An editor document; KV slots are kept by it."""
     workspace: str = ""
     """The key its text was pushed under; see `WorkspacePush`."""
-    priority: Priority = "typing"
-    """How urgent it is: between two layers, what is more urgent goes first."""
+    priority: Priority | None = None
+    """How urgent it is: between two layers, what is more urgent goes first. None is ``typing`` where code is
+    filled in, and ``chat`` elsewhere."""
     tier: Tier = "target"
     """Who writes the text. ``draft`` is the draft model alone, for a first answer where the target is slow:
     it goes before what the target does for the same priority, in the middle of a pass too. Only ``target``

@@ -2,7 +2,8 @@
 
 A job's text does not depend on how often it was interrupted: what it has emitted stays emitted, and
 it goes on from there, because which token stands at a position depends on the seed and the position
-alone. Belongs to the worker's thread; torch-free.
+alone. At a step's end a job may have to let an equal one have its turn: it then waits in its slot, as
+a suspended generator. Belongs to the worker's thread; torch-free.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Generic
@@ -18,7 +19,8 @@ from typing import Generic
 from engine.alternatives import Answer, Limits, alternatives
 from engine.backend import Backend, S, Step
 from engine.errors import EngineUnavailable, UmbrellaError, is_loss
-from engine.jobs import Cancelled, Chunk, Ending, Job, JobQueue, Preempted, Progress
+from engine.job_queue import JobQueue
+from engine.jobs import Cancelled, Chunk, Ending, Job, Preempted, Progress
 from engine.metrics import Metrics
 from engine.protocol import StopReason, Tier, TokenCounts
 from engine.slots import SlotPool, draft_tier_slots
@@ -29,7 +31,13 @@ log = logging.getLogger(__name__)
 class Runner(Generic[S]):
     """Runs what it is given, and whatever more urgent comes into `queue` meanwhile."""
 
-    def __init__(self, backend: Backend[S], queue: JobQueue, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        backend: Backend[S],
+        queue: JobQueue,
+        metrics: Metrics,
+        between_steps: Callable[[], object] = lambda: None,
+    ) -> None:
         self.lost: UmbrellaError | None = None
         """What says that the device is gone, so that nothing more can be run."""
         self._backend = backend
@@ -38,12 +46,28 @@ class Runner(Generic[S]):
             "draft": SlotPool(draft_tier_slots(backend.slots), lambda: backend.new_slot("draft")),
         }
         self._queue = queue
+        # One is left for what is more urgent.
+        queue.room = {tier: max(1, pool.capacity - 1) for tier, pool in self._pools.items()}
         self._metrics = metrics
+        self._between_steps = between_steps
+        self._waiting: dict[Job, Generator[None]] = {}
+        """Jobs that wait for their next turn between two steps, and keep their slots."""
 
     def run(self, job: Job) -> None:
         """Run `job` to its end, or put it back; whatever it raises ends it and nothing else."""
+        for other in [other for other in self._waiting if other.over]:  # They were cancelled.
+            self._unwind(other)
+        job.book(waited=True)
+        job.has_slot, job.turn_ms = False, 0.0
+        steps = self._waiting.pop(job, None) or self._serve(job)
         try:
-            self._serve(job)
+            for _ in steps:
+                self._between_steps()
+                if self._queue.is_turn_over(job):
+                    job.has_slot = True
+                    self._waiting[job] = steps
+                    self._put_back(job)
+                    return
         except Cancelled:
             end_cancelled(job, self._metrics)
         except Preempted:
@@ -53,13 +77,33 @@ class Runner(Generic[S]):
                 self.lost = error
             job.end(error)
         except Exception as error:  # noqa: BLE001 - one request's failure is not the engine's
-            _log_without_message(error)
+            log_without_message(error)
             name = type(error).__name__
             job.end(EngineUnavailable(f"The engine failed inside ({name}). Its log says where."))
 
-    def _serve(self, job: Job) -> None:
-        """Run `job` to its end. Raises Cancelled or Preempted where it is interrupted."""
+    def close(self) -> None:
+        """Let go of all slots."""
+        while self._waiting:
+            self._unwind(next(iter(self._waiting)))
+
+    def _unwind(self, job: Job) -> None:
+        """Take the slot of a job that waits for its turn."""
+        steps = self._waiting.pop(job)
+        job.has_slot = False
         job.book(waited=True)
+        steps.close()
+
+    def _has_slot_for(self, job: Job) -> bool:
+        pool = self._pools[job.request.tier]
+        return job in self._waiting or pool.available or self._least(job) is not None
+
+    def _least(self, job: Job) -> Job | None:
+        """Of the jobs that wait in slots that `job` could use, the least urgent."""
+        others = [other for other in self._waiting if other.request.tier == job.request.tier]
+        return max(others, key=lambda other: other.rank, default=None)
+
+    def _serve(self, job: Job) -> Generator[None]:
+        """Run `job` to its end, a step at a time. Raises Cancelled or Preempted where it is interrupted."""
         if job.cancelled:
             raise Cancelled
         request = job.request
@@ -67,18 +111,21 @@ class Runner(Generic[S]):
             prompt = self._backend.encode(request)
             job.progress = Progress(prompt, deque([Answer(self._backend.text(request, prompt))]))
         progress, pool = job.progress, self._pools[request.tier]
+        if not pool.available and (other := self._least(job)):
+            self._unwind(other)
         # What the session's slot holds is the text that is typed along, neither what may follow it nor what
         # stands beside it; and whoever types need not wait for the slot, nor have it copied.
         ahead = request.priority == "prefetch" and pool.has_spare
-        with pool.lend("" if ahead else request.session, progress.tokens) as slot:
-            over = self._write(job, progress, slot)
+        adapter = progress.prompt.adapter
+        with pool.lend("" if ahead else request.session, progress.tokens, adapter) as slot:
+            over = yield from self._write(job, progress, slot)
             while not over:
-                spare = pool.lend("", progress.tokens) if pool.has_spare else nullcontext(slot)
+                spare = pool.lend("", progress.tokens, adapter) if pool.has_spare else nullcontext(slot)
                 with spare as place:
-                    over = self._write(job, progress, place)
+                    over = yield from self._write(job, progress, place)
 
-    def _write(self, job: Job, progress: Progress, slot: S) -> bool:
-        """Bring the text that `job` is at to its end. True if the job is over."""
+    def _write(self, job: Job, progress: Progress, slot: S) -> Generator[None, None, bool]:
+        """Bring the text that `job` is at to its end, a step at a time. Returns whether the job is over."""
         request, answer, before = job.request, progress.answers[0], progress.counts
         begun_at = len(answer.tokens)
         steps = self._backend.generate(
@@ -92,20 +139,24 @@ class Runner(Generic[S]):
         over = False
         try:
             for step in steps:
-                job.book()
+                self._book(job)
                 progress.counts = _together(before, step.counts)
                 answer.extend(step, begun_at)
                 self._note_failures(job, progress, step)
                 over = self._advance(job, progress, step.stop)
                 if answer.stop is not None:
                     break
+                yield
         finally:
-            job.book()
+            self._book(job)
             _close(steps)
         return over
 
+    def _book(self, job: Job) -> None:
+        self._queue.served(job, job.book())
+
     def _before_layer(self, job: Job) -> None:
-        if self._queue.best_rank < job.key[0] and not job.cancelled:
+        if self._queue.best_rank < job.rank and not job.cancelled:
             self._give_way(job)
         job.start_layer()
         self._metrics.layers_started.inc()
@@ -117,9 +168,9 @@ class Runner(Generic[S]):
         DeviceError if that has lost the device.
         """
         self._metrics.preemptions.inc()
-        job.book()
+        self._book(job)
         while not job.cancelled and (urgent := self._queue.take_before(job)):
-            if not self._pools[urgent.request.tier].available:
+            if not self._has_slot_for(urgent):
                 self._put_back(urgent)
                 raise Preempted
             self.run(urgent)
@@ -130,7 +181,7 @@ class Runner(Generic[S]):
 
     def _put_back(self, job: Job) -> None:
         """Let `job`, which was begun, wait again."""
-        if not self._queue.put(job):
+        if not self._queue.put([job]):
             end_cancelled(job, self._metrics)
 
     def _note_failures(self, job: Job, progress: Progress, step: Step) -> None:
@@ -210,7 +261,8 @@ def _close(steps: Iterator[Step]) -> None:
         close()
 
 
-def _log_without_message(error: Exception) -> None:
+def log_without_message(error: Exception) -> None:
+    """Log that a generation failed and where, but not with which words."""
     # An error's message may quote the prompt: its type and our own lines are all that is logged.
     where = "".join(traceback.format_tb(error.__traceback__))
     log.error("a generation failed with %s:\n%s", type(error).__name__, where)

@@ -33,7 +33,8 @@ class SchemaError(ValueError):
 def read(cls: type[T], data: object, *, where: str = "", forbid_unknown: bool = False) -> T:
     """Make a `cls` of `data`. `where` is the path of `data` in its document, and begins every path.
 
-    Unknown keys are ignored, or refused at the top level with `forbid_unknown`. Raises SchemaError.
+    Unknown keys are ignored, or refused with `forbid_unknown`: at the top level, and in lists of tables below
+    it. Raises SchemaError.
     """
     if forbid_unknown and isinstance(data, Mapping):
         _refuse_unknown(cls, cast("Mapping[object, object]", data), where)
@@ -52,7 +53,14 @@ def require_between(name: str, value: float | None, low: float, high: float) -> 
 
 def _refuse_unknown(cls: type, data: Mapping[object, object], where: str) -> None:
     known = [field.name for field in fields(cls)]
-    for key in data:
+    kinds = get_type_hints(cls)
+    for key, value in data.items():
+        inner = get_args(kinds.get(str(key)))[:1]
+        if isinstance(value, list) and inner and is_dataclass(inner[0]):
+            for at, entry in enumerate(cast("list[object]", value)):
+                if isinstance(entry, Mapping):
+                    table = cast("Mapping[object, object]", entry)
+                    _refuse_unknown(cast("type", inner[0]), table, _join(where, f"{key}[{at}]"))
         if key not in known:
             near = get_close_matches(str(key), known, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""

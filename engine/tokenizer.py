@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import cast
 
@@ -22,11 +24,21 @@ SHOWN_BEFORE = 6
 class Tokenizer:
     """A checkpoint's own tokenizer, with the one guarantee that a prompt needs: text is data."""
 
-    def __init__(self, fast: FastTokenizer, folder: Path) -> None:
+    def __init__(
+        self,
+        fast: FastTokenizer,
+        folder: Path,
+        chat_template: str | None = None,
+        named_tokens: Mapping[str, str | list[str]] | None = None,
+    ) -> None:
         # Without this a file that contains "<|eot_id|>" would end the user's turn.
         fast.encode_special_tokens = True
         self._fast = fast
         self._folder = folder
+        self.chat_template = chat_template
+        """The Jinja template for chats that came with it, or None."""
+        self.named_tokens = named_tokens or {}
+        """Special tokens by what transformers calls them, as in ``bos_token``."""
 
     @staticmethod
     def load(folder: Path) -> Tokenizer:
@@ -43,7 +55,10 @@ class Tokenizer:
             )
         except Exception as error:  # the tokenizers library raises plain Exception for what it cannot parse
             raise CheckpointError(f"{file} cannot be read ({error}). Fetch it again.") from error
-        return Tokenizer(loaded.backend_tokenizer, folder)
+        chats = cast("str | dict[str, str] | None", loaded.chat_template)
+        chat_template = chats.get("default") if isinstance(chats, dict) else chats
+        named_tokens = cast("dict[str, str | list[str]]", loaded.special_tokens_map)
+        return Tokenizer(loaded.backend_tokenizer, folder, chat_template, named_tokens)
 
     @property
     def vocab_size(self) -> int:
@@ -58,6 +73,27 @@ class Tokenizer:
         """`encode` for a thread beside others: they go on meanwhile."""
         # The library holds Python's lock while it encodes, a second for a megabyte, but not for a batch.
         return self._fast.encode_batch_fast([text], add_special_tokens=False)[0].ids
+
+    def encode_marked(self, text: str) -> list[int]:
+        """Ids of `text` in which special tokens are marked: what is written like one becomes it.
+
+        For a thread beside others, as `encode_document` is.
+        """
+        return self._marking.encode_batch_fast([text], add_special_tokens=False)[0].ids
+
+    @cached_property
+    def _marking(self) -> FastTokenizer:
+        """A tokenizer of the same parts: whether special tokens are read is one switch for all threads."""
+        marking = FastTokenizer(self._fast.model)
+        if self._fast.normalizer is not None:
+            marking.normalizer = self._fast.normalizer
+        if self._fast.pre_tokenizer is not None:
+            marking.pre_tokenizer = self._fast.pre_tokenizer
+        # In this order they get their ids again, as where a tokenizer is read from its file.
+        added = [token for _, token in sorted(self._fast.get_added_tokens_decoder().items())]
+        for is_special, tokens in groupby(added, key=lambda token: token.special):
+            (marking.add_special_tokens if is_special else marking.add_tokens)(list(tokens))
+        return marking
 
     def special(self, token: str) -> int:
         """The id of a special token. Raises CheckpointError if the vocabulary lacks it."""
@@ -106,9 +142,9 @@ class Tokenizer:
         texts = self._fast.decode_batch([[*before, index] for index in ids], skip_special_tokens=True)
         return [(index, text[start:]) for index, text in zip(ids, texts, strict=True)]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`, special tokens left out."""
-        return self._fast.decode(list(ids), skip_special_tokens=True)
+    def decode(self, ids: Sequence[int], *, specials: bool = False) -> str:
+        """Text of `ids`, special tokens left out, or as they are written where `specials` says so."""
+        return self._fast.decode(list(ids), skip_special_tokens=not specials)
 
     def detokenizer(self, before: Sequence[int] = ()) -> Detokenizer:
         """A stream of text for the tokens that follow `before`."""
@@ -117,6 +153,27 @@ class Tokenizer:
     def vocabulary(self) -> dict[str, int]:
         """Every token and its id."""
         return self._fast.get_vocab(with_added_tokens=True)
+
+    def specials(self) -> dict[str, int]:
+        """The special tokens as they are written, and their ids."""
+        added = self._fast.get_added_tokens_decoder()
+        return {token.content: index for index, token in added.items() if token.special}
+
+    def marks(self) -> dict[int, str]:
+        """Added tokens of more than one character and more than blanks, special or not, by id.
+
+        Other programs read them in any text that holds them.
+        """
+        added = self._fast.get_added_tokens_decoder()
+        return {index: token.content for index, token in added.items() if len(token.content.strip()) > 1}
+
+    def put_in_front(self) -> tuple[int, ...]:
+        """What this tokenizer would put in front of a text by itself, as servers let it."""
+        return tuple(self._fast.encode("", add_special_tokens=True).ids)
+
+    def written(self, token: int) -> str | None:
+        """How the vocabulary writes the id `token`; None where it has none such."""
+        return self._fast.id_to_token(token) if 0 <= token < 1 << 32 else None
 
     def ordinary(self) -> dict[str, int]:
         """The tokens that text is made of and their ids, for comparing two vocabularies."""

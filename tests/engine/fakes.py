@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,27 @@ from engine.backend import BuiltPrompt, Load, Speed, Text
 from engine.cli import main
 from engine.client import Endpoint, ask_to_drain, fetch_health
 from engine.config import EngineConfig
-from engine.errors import CheckpointError, EngineUnavailable, RequestError, UmbrellaError
+from engine.doors import Door, listen_tcp
+from engine.errors import (
+    CheckpointError,
+    EngineUnavailable,
+    NoAdapter,
+    RequestError,
+    UmbrellaError,
+    UnknownModel,
+)
 from engine.jobs import Chunk, Ending
 from engine.progress import Progress
-from engine.protocol import SegmentFate, StopReason, Tier, TokenCounts
-from engine.request import CodePrompt, GenerationRequest, TextPrompt
+from engine.protocol import SegmentFate, StopReason, Tier, TokenCounts, Tops
+from engine.request import ChatPrompt, CodePrompt, GenerationRequest, TextPrompt
 from engine.runtime import RuntimeDir
-from engine.server import listen_tcp, serve
+from engine.server import serve
 from engine.text import TextStream
 from engine.workspace import Workspaces
 
 LAYERS, DRAFT_LAYERS = 4, 1
 END = 0
+END_WRITTEN = "<end>"
 DEADLINE_S = 20.0
 """How long a test waits for what must happen."""
 
@@ -43,6 +52,7 @@ class FakeBranch:
     at: int
     tokens: tuple[int, ...]
     score: float
+    tops: Tops = ()
 
     @property
     def logprobs(self) -> tuple[float, ...]:
@@ -61,6 +71,7 @@ class FakeStep:
     stop: StopReason | None = None
     failed: tuple[str, ...] = ()
     branches: tuple[FakeBranch, ...] = ()
+    tops: Tops = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +81,54 @@ class FakePrompt:
     truncated: bool = False
     owed: str = ""
     stop_strings: tuple[str, ...] = ()
+    adapter: object = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FakeAdapter:
+    """Has the target say something else: the adapter's path."""
+
+    answer: str
 
 
 @dataclass(slots=True, eq=False)
 class FakeSlot:
     tokens: list[int] = field(default_factory=list[int])
+    adapter: object = None
 
-    def reusable(self, tokens: Sequence[int]) -> int:
+    def use(self, adapter: object) -> None:
+        if adapter is not self.adapter:
+            self.tokens, self.adapter = [], adapter
+
+    def reusable(self, tokens: Sequence[int], adapter: object = None) -> int:
+        if adapter is not self.adapter:
+            return 0
         pairs = zip(self.tokens, tokens, strict=False)
         return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(self.tokens), len(tokens)))
 
     def adopt(self, other: FakeSlot, tokens: Sequence[int]) -> None:
-        self.tokens = list(tokens[: other.reusable(tokens)])
+        self.tokens = list(tokens[: other.reusable(tokens, self.adapter)])
+
+
+@dataclass(frozen=True, slots=True)
+class FakeVocabulary:
+    """A byte of UTF-8 a token; `END` both begins and ends a text."""
+
+    size: int = 256
+    max_length: int = 1 << 16
+
+    def encode(self, text: str, *, begin: bool = False, specials: bool = False) -> list[int]:
+        if specials:
+            text = text.replace(END_WRITTEN, chr(END))
+        return [*([END] if begin else []), *text.encode()]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        if not all(0 <= token < self.size for token in tokens):
+            raise RequestError("token ids must be below 256", "tokens")
+        return bytes(tokens).decode(errors="replace").replace(chr(END), END_WRITTEN)
+
+    def piece(self, token: int) -> bytes:
+        return END_WRITTEN.encode() if token == END else bytes([token])
 
 
 def nothing(_layer: int) -> None:
@@ -115,17 +162,43 @@ class FakeBackend:
     is_closed: bool = False
     target_slots: list[FakeSlot] = field(default_factory=list[FakeSlot])
     draft_slots: list[FakeSlot] = field(default_factory=list[FakeSlot])
+    adapters: dict[str, FakeAdapter] = field(default_factory=dict[str, FakeAdapter])
+
+    def load_adapter(self, name: str, path: str) -> None:
+        if "nowhere" in path:
+            raise NoAdapter(f"{path} is no folder")
+        if "broken" in path:
+            raise CheckpointError(f"{path} is no LoRA adapter: it has no adapter_config.json")
+        self.adapters[name] = FakeAdapter(path)
+
+    def drop_adapter(self, name: str) -> None:
+        self.adapters.pop(name, None)
+
+    @property
+    def vocabulary(self) -> FakeVocabulary:
+        return FakeVocabulary(max_length=self.max_length)
 
     def encode(self, request: GenerationRequest) -> FakePrompt:
-        prompt = request.prompt
         if any(token > 255 for token, _ in request.logit_bias):
             raise RequestError("logit_bias: token ids must be below 256", "logit_bias")
+        prompt = self._prompt(request)
+        if len(prompt.tokens) + 1 > self.max_length:
+            raise RequestError(f"the context holds {self.max_length} tokens", "prompt")
+        if request.adapter and request.adapter not in self.adapters:
+            raise UnknownModel(f"the adapter {request.adapter} is not loaded", "model")
+        return replace(prompt, adapter=self.adapters[request.adapter] if request.adapter else None)
+
+    def _prompt(self, request: GenerationRequest) -> FakePrompt:
+        prompt = request.prompt
         if isinstance(prompt, CodePrompt):
             text = "".join(segment.text for segment in prompt.segments)
             fates = tuple(SegmentFate(i, "kept", len(s.text)) for i, s in enumerate(prompt.segments))
             return FakePrompt((END, *map(ord, text)), fates)
         if isinstance(prompt, TextPrompt):
             return FakePrompt((END, *map(ord, prompt.text)))
+        if isinstance(prompt, ChatPrompt):
+            text = "\n".join(f"{message.role}: {message.content}" for message in prompt.messages)
+            return FakePrompt((END, *map(ord, text if prompt.is_open else f"{text}\nassistant: ")))
         if any(token > 255 for token in prompt.tokens):
             raise RequestError("prompt: token ids must be below 256", "prompt")
         return FakePrompt(prompt.tokens)
@@ -149,19 +222,26 @@ class FakeBackend:
     ) -> Iterator[FakeStep]:
         if isinstance(request.prompt, TextPrompt) and request.prompt.text == "explode":
             raise ZeroDivisionError(request.prompt.text)
-        reused = slot.reusable(tokens)
+        reused = slot.reusable(tokens, slot.adapter)
         slot.tokens = list(tokens)
-        for count in range(1, max_tokens + 1):
-            answer = self.answer if request.tier == "target" else self.answer.upper()
+        most = min(max_tokens, self.max_length - len(tokens))
+        for count in range(1, most + 1):
+            answer = slot.adapter.answer if isinstance(slot.adapter, FakeAdapter) else self.answer
+            if request.tier == "draft":
+                answer = self.answer.upper()
             for layer in range(LAYERS if request.tier == "target" else DRAFT_LAYERS):
                 before_layer(layer)
                 self.in_layer(layer)
             token = ord(answer[(len(tokens) + count - 1) % len(answer)])
+            if token == END and request.ignore_end:
+                token = ord(".")
             slot.tokens.append(token)
-            stop = text.push(token) or (StopReason.LENGTH if count == max_tokens else None)
+            stop = text.push(token) or (StopReason.LENGTH if count == most else None)
             counts = TokenCounts(len(tokens), reused, count, count, count - 1, count)
             found = tuple(b for b in self.branches if b.at == count - 1 and request.alternatives > 1)
-            yield FakeStep((token,), (-0.5,), counts, stop, self.failed if count > 1 else (), found)
+            tops = tuple((token + i, -0.5 - i) for i in range(request.top_logprobs))
+            failed = self.failed if count > 1 else ()
+            yield FakeStep((token,), (-0.5,), counts, stop, failed, found, (tops,) if tops else ())
             if stop:
                 return
 
@@ -316,7 +396,7 @@ def events_of(response: httpx.Response) -> list[dict]:
 def error_of(response: httpx.Response) -> dict:
     """The error of an answer that has one."""
     error = response.json()["error"]
-    assert error["code"] == response.status_code
+    assert error["code"] in (response.status_code, None) or isinstance(error["code"], str)
     assert error["message"]
     return error
 
@@ -329,11 +409,12 @@ def running_engine(
     load: Load[Any] | None = None,
     *,
     with_tcp: bool = False,
+    door: Door | None = None,
 ) -> Generator[RunningEngine]:
     """Serve a fake from a thread of this process, over real sockets in `folder`."""
     fake, config = backend or FakeBackend(), config or EngineConfig(model="fake")
     place = RuntimeDir.prepare(folder)
-    tcp = listen_tcp("127.0.0.1", 0) if with_tcp else None
+    tcp = listen_tcp("127.0.0.1", 0) if with_tcp else door
     workspaces = Workspaces()
     workspaces.start(lambda text: [*map(ord, text)])
     thread = threading.Thread(

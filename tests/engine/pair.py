@@ -37,6 +37,8 @@ def request(text: str, seed: int = 1, max_tokens: int = 12) -> GenerationRequest
         top_p=1.0,
         min_p=0.0,
         repetition_penalty=1.1,
+        presence_penalty=0.3,
+        frequency_penalty=0.2,
         seed=seed,
         priority="prefetch",
     )
@@ -50,7 +52,8 @@ class Lent:
         self.slots = slots
         self.encode, self.text, self.new_slot = backend.encode, backend.text, backend.new_slot
         self.max_length, self.speed, self.notice = backend.max_length, backend.speed, backend.notice
-        self.generate = backend.generate
+        self.vocabulary, self.generate = backend.vocabulary, backend.generate
+        self.load_adapter, self.drop_adapter = backend.load_adapter, backend.drop_adapter
 
     def close(self) -> None:
         pass

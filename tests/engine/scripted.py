@@ -23,7 +23,6 @@ from engine.draft.model import ModelDrafter
 from engine.model import Block, Transformer
 from engine.policy import DynamicPolicy, GrowMap, StaticPolicy
 from engine.policy.base import Position, SpareMs
-from engine.policy.dynamic import most_grown
 from engine.protocol import StopReason
 from engine.sampling import SamplingParams, choose
 from engine.slot import Slot
@@ -286,7 +285,7 @@ def everything(growth: Growth, before_layer: BeforeLayer) -> None:
 
 def model_drafter(model: Transformer | None = None) -> ModelDrafter:
     """A draft model that always pays."""
-    return ModelDrafter(model or draft_model(), CONTEXT, most_grown(LIMITS), CHEAP)
+    return ModelDrafter(model or draft_model(), CONTEXT, LIMITS.most_grown, CHEAP)
 
 
 def dynamic(*drafters: Drafter) -> DynamicPolicy:

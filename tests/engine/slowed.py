@@ -64,11 +64,12 @@ def slowed(engine: LoadedEngine, config: EngineConfig, pass_ms: float, in_layer:
     It says so of itself, and plans its trees by it: with such a target, rows cost nothing.
     """
     target = SlowTransformer(engine.decoder.target, in_layer)
-    draft = engine.draft and TimedModel(engine.draft.target, CostTable.flat(DRAFT_PASS_MS))
+    drafts = [replace(draft, costs=CostTable.flat(DRAFT_PASS_MS)) for draft in engine.drafts]
     timed = TimedModel(target, CostTable.flat(pass_ms))
     max_length = engine.decoder.max_length
-    policy = tree_policy(config, timed, draft, None, max_length, no_workspaces)
-    return replace(engine, decoder=Decoder(target, policy, max_length), speed=speed_of(timed, draft))
+    policy = tree_policy(config, timed, drafts, None, max_length, no_workspaces)
+    speed = speed_of(timed, drafts[0] if drafts else None)
+    return replace(engine, decoder=Decoder(target, policy, max_length), costs=timed.costs, speed=speed)
 
 
 @contextmanager

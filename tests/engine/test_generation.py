@@ -15,6 +15,7 @@ from torch import Tensor
 from engine.config import EngineConfig
 from engine.errors import RequestError
 from engine.generation import EngineBackend
+from engine.jobs import Deliver
 from engine.metrics import Metrics
 from engine.model import Block, Transformer
 from engine.progress import Progress
@@ -74,6 +75,74 @@ def test_a_pre_empted_generation_says_what_it_would_have_said(backend: EngineBac
     assert tokens_of(run(worker, wanted)) == undisturbed
     assert urgent.wait().chunks[-1].counts.generated == 12
     assert b"umbrella_preemptions_total 1.0" in metrics.text()
+    assert worker.stop(DEADLINE_S)
+
+
+def test_turns_between_clients_change_no_text(
+    backend: EngineBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn a step, with penalties that look at the answer so far."""
+    texts = ("def add(self, value):", "class Account:", "def add(self, other):", "    return", "pass")
+    wanted = [replace(request(text, seed), client=text) for seed, text in enumerate(texts)]
+
+    order = list[str]()
+
+    def following(receiver: Receiver, client: str) -> Deliver:
+        return lambda chunk: (order.append(client), receiver(chunk))[1]
+
+    def answers(slots: int) -> list[tuple[str, tuple[int, ...]]]:
+        worker = Worker(lambda _progress: Lent(backend, slots), Metrics(), max_queue=8)
+        receivers = [Receiver() for _ in wanted]
+        worker.submit_all(
+            [
+                (each, following(receiver, each.client))
+                for each, receiver in zip(wanted, receivers, strict=True)
+            ]
+        )
+        worker.start()
+        said = [
+            (each.text, tuple(token for chunk in each.chunks for token in chunk.tokens)) for each in receivers
+        ]
+        assert worker.stop(DEADLINE_S)
+        return said
+
+    calm = answers(slots=1)
+    monkeypatch.setattr("engine.job_queue.QUANTUM_MS", 0.0)
+    for slots in (3, 6):
+        order.clear()
+        assert answers(slots) == calm
+        assert len(set(order[: slots - 1])) == slots - 1
+
+
+def test_tokens_and_what_else_was_probable_come_with_the_text(backend: EngineBackend) -> None:
+    worker = Worker(lambda _progress: Lent(backend), Metrics(), max_queue=4)
+    worker.start()
+    wanted = replace(request("", max_tokens=6), prompt=TextPrompt("def add("), temperature=0.0)
+    plain = replace(wanted, presence_penalty=0.0, frequency_penalty=0.0, repetition_penalty=1.0)
+    chunks = run(worker, replace(plain, top_logprobs=3)).chunks
+    tokens = [token for chunk in chunks for token in chunk.tokens]
+    tops = [top for chunk in chunks for top in chunk.tops]
+    logprobs = [logprob for chunk in chunks for logprob in chunk.logprobs]
+    assert len(tokens) == len(tops) == len(logprobs) == 6
+    assert [top[0] for top in tops] == list(zip(tokens, logprobs, strict=True))
+    assert all(len(top) == 3 for top in tops)
+    stream = backend.engine.tokenizer.detokenizer(backend.encode(plain).tokens)
+    assert "".join(map(stream.push, tokens)) == "".join(chunk.text for chunk in chunks)
+    assert worker.stop(DEADLINE_S)
+
+
+def test_with_end_tokens_ruled_out_a_text_goes_on(backend: EngineBackend) -> None:
+    engine = replace(backend.engine, end_tokens=frozenset(range(backend.engine.tokenizer.vocab_size - 1)))
+    ending = EngineBackend(engine)
+    worker = Worker(lambda _progress: Lent(ending), Metrics(), max_queue=4)
+    worker.start()
+    wanted = replace(request("", max_tokens=5), prompt=TextPrompt("def add("))
+    assert run(worker, wanted).ending.stop is StopReason.END
+    went_on = run(worker, replace(wanted, ignore_end=True, logit_bias=((3, 5.0),)))
+    assert went_on.ending.stop is StopReason.LENGTH
+    assert {token for chunk in went_on.chunks for token in chunk.tokens} == {
+        backend.engine.tokenizer.vocab_size - 1
+    }
     assert worker.stop(DEADLINE_S)
 
 

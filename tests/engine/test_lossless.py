@@ -49,10 +49,20 @@ from tests.engine.tiny import write_llama
 SAMPLED = SamplingParams(temperature=1.3, top_k=12, top_p=0.95, min_p=0.02, seed=5)
 PARAMS = {
     "greedy": GREEDY,
-    "penalised": SamplingParams(repetition_penalty=1.4),
+    "penalised": SamplingParams(
+        repetition_penalty=1.4, presence_penalty=0.7, frequency_penalty=0.4, answer_at=len(PROMPT)
+    ),
     "biased": SamplingParams(logit_bias=((4, -float("inf")), (11, 2.5), (17, -3.0))),
     "sampled": SAMPLED,
-    "all": replace(SAMPLED, repetition_penalty=1.2, logit_bias=((9, -2.0), (20, 1.5)), seed=6),
+    "all": replace(
+        SAMPLED,
+        repetition_penalty=1.2,
+        presence_penalty=-0.5,
+        frequency_penalty=1.1,
+        answer_at=len(PROMPT),
+        logit_bias=((9, -2.0), (20, 1.5)),
+        seed=6,
+    ),
 }
 POLICIES: dict[str, Callable[[], TreePolicy]] = {
     "plain": PlainPolicy,
@@ -84,7 +94,7 @@ def decoder_for(kind: str) -> Decoder:
 
 def rows_of(cache: KVCache) -> torch.Tensor:
     """The valid keys and values [layers, 2, kv_heads, length, head_dim]."""
-    return cache._store[:, :, :, : cache.length]
+    return cache._stores[0][:, :, :, : cache.length]
 
 
 def assert_fresh(cache: KVCache, model: Transformer) -> None:
@@ -121,6 +131,9 @@ def test_true_guesses_are_all_accepted_and_false_ones_never(wrong_by: int, param
         top_p=st.floats(0.3, 1.0),
         min_p=st.floats(0.0, 0.3),
         repetition_penalty=st.floats(0.7, 2.0),
+        presence_penalty=st.floats(-2.0, 2.0),
+        frequency_penalty=st.floats(-2.0, 2.0),
+        answer_at=st.integers(0, 8),
         logit_bias=st.dictionaries(
             st.integers(0, VOCABULARY - 1), st.floats(-5.0, 5.0) | st.just(-float("inf")), max_size=3
         ).map(lambda biases: tuple(biases.items())),

@@ -49,6 +49,10 @@ def by_hand(logits: Sequence[float], params: SamplingParams, history: Sequence[i
     for token in set(history):
         penalty = params.repetition_penalty
         biased[token] = biased[token] / penalty if biased[token] > 0 else biased[token] * penalty
+    for token in history[params.answer_at :]:
+        biased[token] -= params.frequency_penalty
+    for token in set(history[params.answer_at :]):
+        biased[token] -= params.presence_penalty
     weights = [math.exp((value - max(biased)) / params.temperature) for value in biased]
     chances = [weight / sum(weights) for weight in weights]
     ranked = sorted(range(len(chances)), key=lambda token: -chances[token])
@@ -72,11 +76,14 @@ def by_hand(logits: Sequence[float], params: SamplingParams, history: Sequence[i
         top_p=st.sampled_from([0.0, 0.21, 0.53, 0.87, 1.0]),
         min_p=st.sampled_from([0.0, 0.017, 0.31]),
         repetition_penalty=st.sampled_from([0.7, 1.0, 1.9]),
+        presence_penalty=st.sampled_from([0.0, -1.1, 1.7]),
+        frequency_penalty=st.sampled_from([0.0, -0.3, 0.9]),
+        answer_at=st.integers(0, 4),
     ),
     st.lists(st.integers(0, 7), min_size=1, max_size=4),
     st.dictionaries(st.integers(0, 7), st.integers(-4, 4) | st.just(-math.inf), max_size=3),
 )
-def test_filters_penalty_and_bias_are_what_they_are_by_hand(
+def test_filters_penalties_and_bias_are_what_they_are_by_hand(
     logits: list[int], params: SamplingParams, history: list[int], biases: dict[int, float]
 ):
     size = len(logits)
@@ -97,7 +104,11 @@ def test_top_p_keeps_the_token_that_crosses_the_threshold_and_always_one():
     assert one.nonzero().flatten().tolist() == [0]
 
 
-def test_bias_and_penalty_move_the_most_probable_token_too():
+def test_bias_and_penalties_move_the_most_probable_token_too():
+    assert choose(LOGITS, SamplingParams(presence_penalty=1.5), [0], 0).token == 1
+    assert choose(LOGITS, SamplingParams(presence_penalty=1.5, answer_at=1), [0], 0).token == 0
+    assert choose(LOGITS, SamplingParams(frequency_penalty=0.6), [0], 0).token == 0
+    assert choose(LOGITS, SamplingParams(frequency_penalty=0.6), [0, 0], 0).token == 1
     assert choose(LOGITS, SamplingParams(repetition_penalty=3.0), [0], 0).token == 1
     assert choose(LOGITS, SamplingParams(logit_bias=((3, 3.5),)), [], 0).token == 3
     assert choose(LOGITS, SamplingParams(logit_bias=((0, -math.inf), (1, -1.5))), [], 0).token == 2
@@ -109,6 +120,21 @@ def test_where_all_that_may_come_is_ruled_out_one_of_it_comes_all_the_same(tempe
     choice = choose(only(LOGITS, [2, 3]), params, [], 0)
     assert choice.token in (2, 3)
     assert math.isfinite(choice.logprob)
+
+
+def test_the_most_probable_tokens_are_the_targets_own_and_none_that_may_not_come():
+    params = SamplingParams(
+        temperature=2.0, presence_penalty=9.0, logit_bias=((1, -math.inf),), top_logprobs=3
+    )
+    own = torch.log_softmax(LOGITS, -1).tolist()
+    tops = choose(LOGITS, params, [0], 0).tops
+    assert [token for token, _ in tops] == [0, 1, 2]
+    assert [logprob for _, logprob in tops] == pytest.approx(own[:3], abs=1e-6)
+    allowed = choose(only(LOGITS, [2, 4]), params, [0], 0)
+    assert [token for token, _ in allowed.tops] == [2, 4]
+    assert sum(math.exp(logprob) for _, logprob in allowed.tops) == pytest.approx(1.0)
+    assert choose(LOGITS, SamplingParams(), [0], 0).tops == ()
+    assert len(choose(LOGITS, replace(params, top_logprobs=20), [0], 0).tops) == len(LOGITS)
 
 
 def test_the_log_probability_is_the_targets_own():

@@ -124,9 +124,9 @@ def test_a_reply_says_which_model_wrote_it_whole_or_streamed(tmp_path: Path) -> 
 )
 def test_without_a_draft_model_it_is_refused_by_name(tmp_path: Path, config: EngineConfig) -> None:
     with running_engine(tmp_path, config=config) as engine:
-        for path in ("/infill", "/v1/completions"):
+        for path, status in (("/infill", 422), ("/v1/completions", 400)):
             response = engine.http.post(path, json={"prompt": "a", "umbrella": {"tier": "draft"}})
-            assert response.status_code == 422
+            assert response.status_code == status
             assert error_of(response)["param"] == "umbrella.tier"
             assert "draft_model" in error_of(response)["message"]
             assert engine.http.post(path, json={"prompt": "a"}).status_code == 200
@@ -170,7 +170,7 @@ def test_its_text_is_what_the_draft_model_says_as_a_target(
     told = run(with_target, replace(asked, tier="draft"))
     assert with_target.stop(DEADLINE_S)
     pair = tiny_pair(tmp_path)
-    alone = EngineBackend.load(EngineConfig(model=pair.draft_model or "", draft_model=None, engine="ar"))
+    alone = EngineBackend.load(EngineConfig(model=pair.drafts[0].name, draft_model=None, engine="ar"))
     by_itself = Worker(lambda _progress: alone, Metrics(), max_queue=4)
     by_itself.start()
     expected = run(by_itself, asked)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from engine.errors import CheckpointError, EngineUnavailable, RequestError
+from engine.errors import CheckpointError, EngineBusy, EngineUnavailable, RequestError
+from engine.executor import Executor
 from engine.jobs import Job
 from engine.progress import Progress
 from engine.protocol import StopReason, StopSpec
@@ -99,6 +100,66 @@ def test_a_full_queue_refuses_and_says_so() -> None:
         gate.release()
 
 
+def test_chats_that_wait_do_not_keep_typing_out() -> None:
+    gate = Gate()
+    with bench(FakeBackend(in_layer=gate), max_queue=1) as at:
+        chat = replace(REQUEST, priority="chat")
+        at.submit(chat)
+        gate.wait()
+        at.submit(chat)
+        with pytest.raises(EngineBusy, match="1 requests are waiting"):
+            at.submit(chat)
+
+        _, typed = at.submit()
+
+        gate.release()
+        assert typed.text == "hijklm"
+
+
+def test_several_requests_are_queued_together_or_not_at_all() -> None:
+    gate = Gate()
+    with bench(FakeBackend(in_layer=gate), max_queue=3) as at:
+        at.submit()
+        gate.wait()
+        refused = [Receiver() for _ in range(4)]
+        with pytest.raises(EngineBusy, match="0 requests are waiting already, and 3 may"):
+            at.worker.submit_all([(REQUEST, receiver) for receiver in refused])
+        assert at.metric("umbrella_queue_depth") == 0
+        taken = at.worker.submit_all([(REQUEST, receiver) for receiver in refused[:3]])
+        assert at.metric("umbrella_queue_depth") == 3
+        at.worker.cancel(taken[1])
+        gate.release()
+        assert [receiver.text for receiver in refused[:3]] == ["hijklm", "", "hijklm"]
+        assert not refused[3].over.is_set()
+
+
+def test_chunks_say_which_tokens_they_are_and_what_else_was_probable() -> None:
+    with bench() as at:
+        asked, plain = at.run(replace(REQUEST, top_logprobs=2)).chunks, at.run().chunks
+    assert [chunk.tokens for chunk in asked] == [(ord(letter),) for letter in "hijklm"]
+    assert asked[0].tops == (((ord("h"), -0.5), (ord("i"), -1.5)),)
+    assert {chunk.tops for chunk in plain} == {()}
+
+
+def test_the_vocabulary_is_there_once_it_is_loaded_and_outlives_the_models() -> None:
+    gone = threading.Event()
+    may_load = threading.Event()
+
+    def load(_progress: Progress) -> FakeBackend:
+        assert may_load.wait(DEADLINE_S)
+        return FakeBackend()
+
+    with bench(load=load) as at:
+        executor: Executor = at.worker
+        assert executor.vocabulary is None
+        may_load.set()
+        at.run()
+        at.worker.unload(gone.set)
+        assert gone.wait(DEADLINE_S)
+        assert executor.vocabulary is not None
+        assert executor.vocabulary.encode("hi", begin=True) == [0, ord("h"), ord("i")]
+
+
 def test_requests_wait_while_the_models_load() -> None:
     may_load = threading.Event()
 
@@ -176,7 +237,7 @@ def test_draining_finishes_what_was_accepted_and_accepts_nothing_more() -> None:
         _, running = at.submit()
         gate.wait()
         at.worker.drain()
-        with pytest.raises(EngineUnavailable, match="shutting down"):
+        with pytest.raises(EngineBusy, match="shutting down"):
             at.submit()
         assert at.worker.busy
         gate.release()
