@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from engine.errors import RequestError
+from engine import request as request_
+from engine.chat_template import ChatTemplate
+from engine.errors import ContextExceeded, RequestError
 from engine.protocol import Fate, Segment, SegmentFate
+from engine.request import ChatPrompt, GenerationRequest
 from engine.templates import CodePrompt, CodeTemplate, Special
 from engine.tokenizer import Tokenizer
 
@@ -33,6 +36,8 @@ class BuiltPrompt:
     """The word at the cursor, which `tokens` leave out and the answer has to begin with; see `healing`."""
     stop_strings: tuple[str, ...] = ()
     """What ends the answer in the template that was used, beside end tokens."""
+    adapter: object = None
+    """What the target runs it with; see `engine.backend.BuiltPrompt`."""
 
     @property
     def truncated(self) -> bool:
@@ -67,29 +72,74 @@ def trim_start(tokens: list[int], budget: int, starts_line: Callable[[int], bool
 class PromptBuilder:
     """Makes prompts of at most `max_length` tokens, generated ones included."""
 
-    def __init__(self, template: CodeTemplate, tokenizer: Tokenizer, max_length: int) -> None:
+    def __init__(
+        self,
+        template: CodeTemplate,
+        tokenizer: Tokenizer,
+        max_length: int,
+        *,
+        chats: ChatTemplate | None = None,
+        heals: bool = True,
+    ) -> None:
+        """`heals`: whether the answer can be held to begin with the word at the cursor; see `healing`."""
         self._template = template
         self._tokenizer = tokenizer
         self._max_length = max_length
+        self._chats = chats
+        self._heals = heals
+
+    def build(self, request: GenerationRequest, begin: int | None) -> BuiltPrompt:
+        """The prompt of `request`; `begin` is the token that begins a text. Raises RequestError."""
+        prompt, reserve = request.prompt, request.max_tokens
+        if isinstance(prompt, request_.CodePrompt):
+            return self.code(prompt.segments, prompt.path, prompt.language, reserve)
+        if isinstance(prompt, request_.TextPrompt):
+            return self.raw(prompt.text, begin, reserve)
+        if isinstance(prompt, request_.ChatPrompt):
+            return self.chat(prompt)
+        return self.ids(prompt.tokens, reserve)
 
     def raw(self, text: str, begin: int | None, reserve: int) -> BuiltPrompt:
         """`text` as it is, after the begin token; nothing is trimmed. Raises RequestError if too long."""
-        if len(text) > self._max_length * MAX_TOKEN_CHARACTERS:
-            # Refused unseen: encoding it would keep every other request waiting.
-            raise RequestError(
-                f"the prompt has {len(text)} characters, too many for a context of {self._max_length} tokens "
-                "to hold; shorten it",
-                "prompt",
-            )
+        self._require_sane(len(text), "prompt")
         ids = ([begin] if begin is not None else []) + self._tokenizer.encode(text)
         return self.ids(ids, reserve)
+
+    def chat(self, prompt: ChatPrompt) -> BuiltPrompt:
+        """`prompt` as the model wants its chats; an answer gets what the context leaves.
+
+        Raises RequestError where it is too long or cannot be rendered, or there is no template for chats.
+        """
+        if self._chats is None:
+            raise RequestError(
+                "this model cannot chat: its tokenizer has no chat template. Choose an instruct model, or "
+                "set chat_template in the engine's configuration."
+            )
+        self._require_sane(sum(len(message.content) for message in prompt.messages), "messages")
+        tokens = self._chats.encode(prompt)
+        if len(tokens) >= self._max_length:
+            raise ContextExceeded(
+                f"messages: the chat has {len(tokens)} tokens, and the context holds {self._max_length} "
+                "with the answer; leave older messages out",
+                "messages",
+            )
+        return BuiltPrompt(tuple(tokens))
+
+    def _require_sane(self, characters: int, field: str) -> None:
+        """Refuse unseen what is far too long: encoding it would keep every other request waiting."""
+        if characters > self._max_length * MAX_TOKEN_CHARACTERS:
+            raise ContextExceeded(
+                f"{field}: {characters} characters are too many for a context of {self._max_length} tokens "
+                "to hold; shorten it",
+                field,
+            )
 
     def ids(self, tokens: Sequence[int], reserve: int) -> BuiltPrompt:
         """A prompt given as ids. Raises RequestError if it is empty, too long, or not of this vocabulary."""
         if not tokens:
             raise RequestError("the prompt is empty; send some text or token ids", "prompt")
         if len(tokens) + reserve > self._max_length:
-            raise RequestError(
+            raise ContextExceeded(
                 f"the prompt has {len(tokens)} tokens and {reserve} are to be generated, but the context "
                 f"holds {self._max_length}; shorten the prompt or lower the number to generate",
                 "prompt",
@@ -106,7 +156,7 @@ class PromptBuilder:
         """
         prefix, suffix = self._joined(segments, "prefix"), self._joined(segments, "suffix")
         reserve = min(reserve, self._max_length // 2)
-        owed = self._tokenizer.last_word(prefix.text)
+        owed = self._tokenizer.last_word(prefix.text) if self._heals else ""
         context = [s for s in segments if s.kind not in ("prefix", "suffix")]
         bare = CodePrompt(Segment("prefix", ""), path=path, language=language)
         budget = self._max_length - reserve - self._size(bare)

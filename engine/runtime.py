@@ -160,9 +160,9 @@ class RuntimeDir:
         listener.listen(128)
         return listener
 
-    def write_tcp(self, port: int) -> str:
-        """Make a new bearer token for `port` and leave both for this user's clients. Returns the token."""
-        token = secrets.token_urlsafe(32)
+    def write_tcp(self, port: int, token: str = "") -> str:
+        """Leave `port` and its bearer `token`, by default a new one, for our clients. Returns the token."""
+        token = token or secrets.token_urlsafe(32)
         self._write(TOKEN, token)
         self._write(PORT, str(port))
         return token

@@ -7,17 +7,18 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import FrameType
 
 import uvicorn
 
-from engine.api.access import LOOPBACK
 from engine.api.app import Routes, create_app
 from engine.backend import Load, S
 from engine.config import EngineConfig
-from engine.errors import ConfigError
+from engine.connection import Connection, Visitors
+from engine.doors import UNIX_LIMITS, Door
 from engine.executor import Executor
 from engine.metrics import Metrics
 from engine.runtime import RuntimeDir
@@ -72,10 +73,35 @@ class Lifetime:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, except that a signal ends it like everything else does.
+    """uvicorn, except that each door has its limits, and that a signal ends it like everything else does.
 
     Its own handling raises the signal again after serving, which would skip our cleaning up.
     """
+
+    def __init__(self, config: uvicorn.Config, doors: Sequence[Door]) -> None:
+        super().__init__(config)
+        self._doors = doors
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
+        """Listen at every door, in place of `sockets`."""
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                partial(
+                    Connection,
+                    Visitors(door),
+                    config=self.config,
+                    server_state=self.server_state,
+                    app_state=self.lifespan.state,
+                ),
+                sock=door.listener,
+                ssl=door.tls,
+                ssl_handshake_timeout=door.limits.head_s if door.tls else None,
+                backlog=self.config.backlog,
+            )
+            for door in self._doors
+        ]
+        self.started = True
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -94,23 +120,16 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def listen_tcp(host: str, port: int) -> socket.socket:
-    """Listen on loopback. Raises ConfigError for any other host, or if the port cannot be had."""
-    if host not in LOOPBACK:
-        raise ConfigError(
-            f"--host {host} is refused: the engine listens on loopback only ({', '.join(LOOPBACK)}). "
-            "Use an SSH tunnel to reach it from elsewhere."
-        )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"--port {port} cannot be used: {error.strerror}. Choose another.") from error
-    return listener
+def executor_for(config: EngineConfig, load: Load[S], metrics: Metrics) -> Executor:
+    """What runs generations for `config`: models that `load` loads, or servers elsewhere."""
+    worker = Worker(
+        load, metrics, max_queue=config.max_queue, unload_s=config.unload_s, adapters=config.adapters
+    )
+    if config.engine != "remote":
+        return worker
+    from engine.remote.executor import RemoteExecutor  # httpx is not needed otherwise.
+
+    return RemoteExecutor(config, metrics, worker if config.fallback else None)
 
 
 def serve(
@@ -119,7 +138,7 @@ def serve(
     place: RuntimeDir,
     *,
     workspaces: Workspaces,
-    tcp: socket.socket | None,
+    tcp: Door | None,
 ) -> bool:
     """Serve until drained, idle or told to end by a signal. The caller holds the lock of `place`.
 
@@ -129,22 +148,22 @@ def serve(
     library, or the device is gone, and what libraries do about that at the end may take for ever.
     """
     place.clear_tcp()  # A killed engine's would lead clients to a port that is not ours.
-    listeners = [tcp] if tcp else []
+    doors = [tcp] if tcp else []
     if hasattr(socket, "AF_UNIX"):
-        listeners.append(place.listen())
-    token = place.write_tcp(tcp.getsockname()[1]) if tcp else ""
+        doors.append(Door(place.listen(), UNIX_LIMITS))
+    token = place.write_tcp(tcp.listener.getsockname()[1], tcp.token) if tcp else ""
     metrics = Metrics()
     metrics.watch_workspaces(lambda: workspaces.documents, lambda: workspaces.tokens)
-    worker = Worker(load, metrics, max_queue=config.max_queue, unload_s=config.unload_s)
+    executor = executor_for(config, load, metrics)
     try:
-        asyncio.run(_serve(config, worker, metrics, workspaces, token, listeners))
+        asyncio.run(_serve(config, executor, metrics, workspaces, token, doors))
     finally:
-        stopped = worker.stop(STOP_TIMEOUT_S)
+        stopped = executor.stop(STOP_TIMEOUT_S)
         workspaces.close(STOP_TIMEOUT_S)
-        for listener in listeners:
-            listener.close()
+        for door in doors:
+            door.listener.close()
         place.clear()
-    return stopped and not worker.is_lost
+    return stopped and not executor.is_lost
 
 
 async def _serve(
@@ -153,20 +172,23 @@ async def _serve(
     metrics: Metrics,
     workspaces: Workspaces,
     token: str,
-    listeners: list[socket.socket],
+    doors: Sequence[Door],
 ) -> None:
     lifetime = Lifetime(executor, config.idle_s)
+    hosts = tuple(name for door in doors for name in door.hosts)
     server = _Server(
         uvicorn.Config(
-            create_app(Routes(config, executor, metrics, workspaces, lifetime.drain), token),
+            create_app(Routes(config, executor, metrics, workspaces, lifetime.drain), token, hosts),
             http="h11",
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # Whatever a client writes into X-Forwarded-For is not where it comes from.
             timeout_graceful_shutdown=int(STOP_TIMEOUT_S),
-        )
+        ),
+        doors,
     )
 
     async def end() -> None:
@@ -182,6 +204,6 @@ async def _serve(
     executor.start(failed)
     ending = asyncio.create_task(end())
     try:
-        await server.serve(sockets=listeners)
+        await server.serve()
     finally:
         ending.cancel()

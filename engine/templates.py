@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from engine.errors import ConfigError
 from engine.protocol import Segment
+from engine.request import ChatPrompt, Message
 
 PROMPT_FORMAT = "llama3-code/1"
 
@@ -147,6 +148,62 @@ def _mistral(prompt: CodePrompt) -> list[Piece]:
     return [Special("<s>"), Special("[INST]"), *_task(prompt, BLOCK), Special("[/INST]"), *_block(prompt)]
 
 
+@dataclass(frozen=True, slots=True)
+class ChatForm:
+    """How a family of models writes chats, by name."""
+
+    name: str
+    render: Callable[[ChatPrompt], list[Piece]]
+    """Up to where the answer begins: behind the last message if that is open, else in a turn of its own."""
+    end_tokens: tuple[str, ...]
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """The special tokens that a tokenizer must have for it."""
+        roles = ("system", "user", "assistant", "user")
+        rendered = self.render(ChatPrompt(tuple(Message(role, "") for role in roles)))
+        tokens = [piece.token for piece in rendered if isinstance(piece, Special)]
+        return tuple(dict.fromkeys([*tokens, self.end_tokens[0]]))
+
+
+def _llama3_chat(prompt: ChatPrompt) -> list[Piece]:
+    """Llama 3's prompt format (Meta, "Llama 3.1 model card and prompt formats")."""
+    pieces: list[Piece] = [Special("<|begin_of_text|>")]
+    turns = prompt.messages if prompt.is_open else (*prompt.messages, Message("assistant", ""))
+    for message in turns:
+        pieces += [Special("<|start_header_id|>"), Text(message.role), Special("<|end_header_id|>")]
+        pieces += [Text(f"\n\n{message.content.strip()}"), Special("<|eot_id|>")]
+    return pieces[:-1]
+
+
+def _chatml(prompt: ChatPrompt) -> list[Piece]:
+    """ChatML, as Qwen's instruct models know it (Yang et al. 2024, "Qwen2.5 Technical Report")."""
+    pieces: list[Piece] = []
+    turns = prompt.messages if prompt.is_open else (*prompt.messages, Message("assistant", ""))
+    for message in turns:
+        pieces += [Special("<|im_start|>"), Text(f"{message.role}\n{message.content}")]
+        pieces += [Special("<|im_end|>"), Text("\n")]
+    return pieces[:-2]
+
+
+def _mistral_chat(prompt: ChatPrompt) -> list[Piece]:
+    """Mistral's format since v0.3 (Mistral AI, mistral-common's "tokenizer versions").
+
+    It has no system turn: that goes before the user's next words, once, so that turns only append.
+    """
+    pieces: list[Piece] = [Special("<s>")]
+    system = ""
+    for message in prompt.messages:
+        if message.role == "system":
+            system += f"{message.content}\n\n"
+        elif message.role == "user":
+            pieces += [Special("[INST]"), Text(f" {system}{message.content}"), Special("[/INST]")]
+            system = ""
+        else:
+            pieces += [Text(f" {message.content}"), Special("</s>")]
+    return pieces[:-1] if prompt.is_open else pieces
+
+
 REPOSITORY = "repository"
 """Stands where a format wants the repository's name, which no request tells."""
 HASH_COMMENTS = {"", "python", "shellscript", "toml", "yaml"}
@@ -246,6 +303,16 @@ _ASKED = (
 """For models that follow instructions, and are only asked for code."""
 
 TEMPLATES: dict[str, CodeTemplate] = {template.name: template for template in (*_TAUGHT, *_ASKED)}
+
+CHAT_TEMPLATES: dict[str, ChatForm] = {
+    form.name: form
+    for form in (
+        ChatForm("meta-llama3", _llama3_chat, _LLAMA3_ENDS),
+        ChatForm("qwen", _chatml, ("<|im_end|>", "<|endoftext|>")),
+        ChatForm("mistral", _mistral_chat, ("</s>",)),
+    )
+}
+"""For tokenizers that come without a chat template, or with a worse one."""
 
 
 def template_for(tokens: Collection[str]) -> CodeTemplate:

@@ -6,46 +6,56 @@ import hmac
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.api.problems import error_body
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+from engine.api.problems import Problem
+from engine.doors import LOOPBACK
 
 
 class Guard:
-    """ASGI middleware that checks what comes over TCP: the bearer token, and that Host is loopback.
+    """ASGI middleware that checks what comes over TCP: Host, that no web page asks, and the bearer token.
 
-    A page in a browser can make requests to loopback under a name of its own (DNS rebinding): the
-    Host header gives those away. A Unix socket is guarded by its folder's mode.
+    A page in a browser can make requests to loopback, even under a name of its own (DNS rebinding): the
+    Host header gives those away. What is no plain link or image has an Origin header too, which programs do
+    not send; none is welcome, so a browser's preflight is refused, and no answer says that a page may read
+    it. A Unix socket is guarded by its folder's mode.
     """
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    def __init__(self, app: ASGIApp, token: str, hosts: tuple[str, ...] = LOOPBACK) -> None:
         self._app = app
         self._token = token
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401 or 403."""
         problem = self._problem(scope) if scope["type"] == "http" else None
-        await (problem or self._app)(scope, receive, send)
+        await (problem.response(scope["path"]) if problem else self._app)(scope, receive, send)
 
-    def _problem(self, scope: Scope) -> JSONResponse | None:
+    def _problem(self, scope: Scope) -> Problem | None:
         if _came_by_unix_socket(scope):
             return None
         headers = Headers(scope=scope)
-        if _host_name(headers.get("host", "")) not in LOOPBACK:
-            message = f"The Host header must be one of {', '.join(LOOPBACK)}."
-            return JSONResponse(error_body(403, message, "permission_error"), 403)
+        if _host_name(headers.get("host", "")) not in self._hosts:
+            return _forbidden(
+                f"The Host header must be one of {', '.join(dict.fromkeys(self._hosts))}. Start the engine "
+                "with --allow-remote NAME to be asked by another name."
+            )
+        if "origin" in headers:
+            return _forbidden(
+                "Requests of web pages are refused, which the Origin header gives away. Have a program ask."
+            )
         given = headers.get("authorization", "").removeprefix("Bearer ").encode()
         if not self._token or not hmac.compare_digest(given, self._token.encode()):
             message = (
                 "Send 'Authorization: Bearer TOKEN' with the token from engine.token in the runtime folder."
             )
-            return JSONResponse(
-                error_body(401, message, "authentication_error"), 401, {"WWW-Authenticate": "Bearer"}
-            )
+            wants = (("WWW-Authenticate", "Bearer"),)
+            return Problem(401, message, "authentication_error", code="invalid_api_key", headers=wants)
         return None
+
+
+def _forbidden(message: str) -> Problem:
+    return Problem(403, message, "permission_error")
 
 
 def _came_by_unix_socket(scope: Scope) -> bool:

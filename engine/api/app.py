@@ -11,21 +11,30 @@ from dataclasses import dataclass
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from engine import __version__
 from engine.api.access import Guard
+from engine.api.adapters import LoadAdapterBody, UnloadAdapterBody
+from engine.api.adapters import load as load_adapter
+from engine.api.adapters import unload as unload_adapter
 from engine.api.body import MAX_BODY_BYTES, BodyTooLarge, read_body
+from engine.api.chat import ChatBody, ChatDialect
+from engine.api.chat import to_requests as chat_requests
 from engine.api.completions import CompletionBody, CompletionDialect
-from engine.api.completions import to_request as completion_request
-from engine.api.infill import InfillBody, InfillDialect
-from engine.api.infill import to_request as infill_request
-from engine.api.problems import error_body, response_to
+from engine.api.completions import to_requests as completion_requests
+from engine.api.llama_routes import LlamaRoutes
+from engine.api.models import card_of, cards, resolve
+from engine.api.openai import Tally
+from engine.api.problems import Problem, problem_of
 from engine.api.respond import GenerationResponse
+from engine.api.tgi import GenerateBody, TgiDialect, info
+from engine.api.tgi import to_requests as tgi_requests
 from engine.api.workspace import within_limits
 from engine.config import EngineConfig
+from engine.doors import LOOPBACK
 from engine.errors import UmbrellaError
 from engine.executor import Executor
 from engine.metrics import CONTENT_TYPE, Metrics
@@ -62,29 +71,65 @@ class Routes:
             draft_model=draft_model,
             languages=self.config.languages,
         )
-        return Response(msgspec.json.encode(health), media_type="application/json")
+        # llama-server's clients look for `status`; to ours, a state that they do not know says more.
+        status = "ok" if health.state in ("ready", "unloaded") else f"{health.state}"
+        return JSONResponse({**msgspec.to_builtins(health), "status": status})
 
     async def get_metrics(self, _request: Request) -> Response:
         """``GET /metrics``: Prometheus' text."""
         return Response(self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def get_models(self, _request: Request) -> Response:
-        """``GET /v1/models``: the one there is."""
-        entry = {"id": self.config.model, "object": "model", "created": 0, "owned_by": "local"}
-        return JSONResponse({"object": "list", "data": [entry]})
+        """``GET /v1/models``: the target and its adapters."""
+        return JSONResponse({"object": "list", "data": cards(self.config, self.executor)})
 
-    async def post_infill(self, request: Request) -> GenerationResponse:
-        """``POST /infill``."""
-        body = await read_body(request, InfillBody)
-        dialect = InfillDialect(self.config.model, body.stream)
-        return GenerationResponse(self.executor, self.metrics, infill_request(body, self.config), dialect)
+    async def get_model(self, request: Request) -> Response:
+        """``GET /v1/models/NAME``."""
+        return JSONResponse(card_of(request.path_params["name"], self.config, self.executor))
 
     async def post_completions(self, request: Request) -> GenerationResponse:
         """``POST /v1/completions``."""
         body = await read_body(request, CompletionBody)
-        usage = body.stream_options is not None and body.stream_options.include_usage
-        dialect = CompletionDialect(self.config.model, body.stream, usage)
-        return GenerationResponse(self.executor, self.metrics, completion_request(body, self.config), dialect)
+        adapter = resolve(body.model, self.config, self.executor.adapters)
+        requests = completion_requests(body, self.config, adapter)
+        model, tally = adapter or self.config.model, Tally(len(requests), body.tried)
+        dialect = CompletionDialect(body, model, self.executor, tally)
+        return GenerationResponse(self.executor, self.metrics, requests, dialect)
+
+    async def post_chat(self, request: Request) -> GenerationResponse:
+        """``POST /v1/chat/completions``."""
+        body = await read_body(request, ChatBody)
+        adapter = resolve(body.model, self.config, self.executor.adapters)
+        requests = chat_requests(body, self.config, adapter)
+        model, tally = adapter or self.config.model, Tally(len(requests), len(requests))
+        return GenerationResponse(
+            self.executor, self.metrics, requests, ChatDialect(body, model, self.executor, tally)
+        )
+
+    async def post_load_adapter(self, request: Request) -> Response:
+        """``POST /v1/load_lora_adapter``."""
+        said = await load_adapter(await read_body(request, LoadAdapterBody), self.config, self.executor)
+        self.metrics.request_ended(request.url.path, "ok")
+        return PlainTextResponse(said)
+
+    async def post_unload_adapter(self, request: Request) -> Response:
+        """``POST /v1/unload_lora_adapter``."""
+        said = await unload_adapter(await read_body(request, UnloadAdapterBody), self.executor)
+        self.metrics.request_ended(request.url.path, "ok")
+        return PlainTextResponse(said)
+
+    async def post_generate(self, request: Request) -> GenerationResponse:
+        """``POST /generate``, ``/generate_stream`` and ``/``."""
+        body, path = await read_body(request, GenerateBody), request.url.path
+        stream = body.stream if path == "/" else path == "/generate_stream"
+        adapter = resolve(body.parameters.adapter_id, self.config, self.executor.adapters)
+        requests = tgi_requests(body, self.config, adapter, stream=stream)
+        dialect = TgiDialect(body, requests, path, stream)
+        return GenerationResponse(self.executor, self.metrics, requests, dialect)
+
+    async def get_info(self, _request: Request) -> Response:
+        """``GET /info``: TGI's, as far as its clients need it."""
+        return JSONResponse(info(self.config, self.executor))
 
     async def post_workspace(self, request: Request) -> Response:
         """``POST /workspace``: text to draft from."""
@@ -117,31 +162,48 @@ class Routes:
         """The answer to a body that cannot be served."""
         assert isinstance(error, UmbrellaError)
         self.metrics.request_ended(request.url.path, "refused")
-        return response_to(error)
+        return problem_of(error).response(request.url.path)
 
     async def too_large(self, request: Request, _error: Exception) -> Response:
         """The answer to a body that is too large to look at."""
         self.metrics.request_ended(request.url.path, "refused")
         message = f"The body is larger than {MAX_BODY_BYTES >> 20} MB. Send less text around the cursor."
-        return JSONResponse(error_body(413, message, "invalid_request_error"), 413)
+        return Problem(413, message).response(request.url.path)
 
 
-async def no_such_route(_request: Request, error: Exception) -> Response:
+async def nobody_there(_request: Request, _error: Exception) -> Response:
+    """The answer to a client that went away before its body was whole: it goes nowhere."""
+    return Response(status_code=400)
+
+
+async def no_such_route(request: Request, error: Exception) -> Response:
     """The answer to a path or method there is not."""
     assert isinstance(error, HTTPException)
     kind = "not_found_error" if error.status_code == 404 else "invalid_request_error"
-    return JSONResponse(error_body(error.status_code, error.detail, kind), error.status_code)
+    return Problem(error.status_code, error.detail, kind).response(request.url.path)
 
 
-def create_app(routes: Routes, token: str = "") -> Guard:
-    """The ASGI application. Without a `token`, everything that comes over TCP is refused."""
+def create_app(routes: Routes, token: str = "", hosts: tuple[str, ...] = LOOPBACK) -> Guard:
+    """The ASGI application. Over TCP it refuses everything without a `token`, and any Host not in `hosts`."""
     app = Starlette(
         routes=[
             Route("/health", routes.get_health),
+            Route("/v1/health", routes.get_health),
             Route("/metrics", routes.get_metrics),
             Route("/v1/models", routes.get_models),
-            Route("/infill", routes.post_infill, methods=["POST"]),
+            Route("/v1/models/{name:path}", routes.get_model),
+            *LlamaRoutes(routes.config, routes.executor, routes.metrics).table(),
             Route("/v1/completions", routes.post_completions, methods=["POST"]),
+            Route("/v1/chat/completions", routes.post_chat, methods=["POST"]),
+            # llama-server's clients know these two without the version as well.
+            Route("/chat/completions", routes.post_chat, methods=["POST"]),
+            Route("/models", routes.get_models),
+            Route("/v1/load_lora_adapter", routes.post_load_adapter, methods=["POST"]),
+            Route("/v1/unload_lora_adapter", routes.post_unload_adapter, methods=["POST"]),
+            Route("/generate", routes.post_generate, methods=["POST"]),
+            Route("/generate_stream", routes.post_generate, methods=["POST"]),
+            Route("/", routes.post_generate, methods=["POST"]),
+            Route("/info", routes.get_info),
             Route("/workspace", routes.post_workspace, methods=["POST"]),
             Route("/unload", routes.post_unload, methods=["POST"]),
             Route("/drain", routes.post_drain, methods=["POST"]),
@@ -150,6 +212,7 @@ def create_app(routes: Routes, token: str = "") -> Guard:
             UmbrellaError: routes.refused,
             BodyTooLarge: routes.too_large,
             HTTPException: no_such_route,
+            ClientDisconnect: nobody_there,
         },
     )
-    return Guard(app, token)
+    return Guard(app, token, hosts)

@@ -34,6 +34,9 @@ async def read_body(request: Request, cls: type[T]) -> T:
 
     Raises RequestError or BodyTooLarge.
     """
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > MAX_BODY_BYTES:
+        raise BodyTooLarge
     data = bytearray()
     async for piece in request.stream():
         data += piece
@@ -60,9 +63,17 @@ def chosen_seed(seed: int | None) -> int:
     return secrets.randbits(32) if seed is None or seed < 0 else seed
 
 
+def client_of(user: str, ours: UmbrellaRequest) -> str:
+    """Who asks: the `user` that the request names, else its session, else the request itself.
+
+    Not the connection: programs share some of theirs and open many.
+    """
+    return user or ours.session or secrets.token_hex(8)
+
+
 def served_tier(ours: UmbrellaRequest, config: EngineConfig) -> Tier:
     """The tier that is asked for. Raises RequestError if `config` has none such."""
-    if ours.tier == "draft" and config.model_drafted_with is None:
+    if ours.tier == "draft" and not config.drafts:
         raise RequestError(
             "umbrella.tier: this engine runs no draft model, so only the target can answer. Leave the field "
             "out, or configure draft_model, with an engine other than ar.",

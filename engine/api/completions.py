@@ -2,106 +2,107 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from engine.api.body import as_strings, chosen_seed, served_tier, token_biases
-from engine.api.respond import umbrella_of
+from engine.api.choices import MAX_CHOICES, best, require_room, several
+from engine.api.logprobs import completion_logprobs
+from engine.api.openai import (
+    MAX_TOP_LOGPROBS,
+    OpenAiBody,
+    Tally,
+    finish_reason,
+    generation,
+    new_id,
+)
+from engine.api.respond import Texts, umbrella_of, umbrella_of_all
 from engine.config import EngineConfig
 from engine.errors import RequestError
+from engine.executor import Executor
 from engine.jobs import Chunk
-from engine.protocol import Segment, SegmentKind, StopReason, TokenCounts, UmbrellaRequest
+from engine.protocol import Segment, SegmentKind
 from engine.request import CodePrompt, GenerationRequest, Prompt, TextPrompt, TokenPrompt
 from engine.schema import require_between
 
-_LIMITS = (StopReason.LENGTH, StopReason.DEADLINE)
+Given = str | tuple[int, ...]
+"""A prompt as it was sent."""
 
 
 @dataclass(frozen=True, slots=True)
-class StreamOptions:
-    """OpenAI's `stream_options`."""
-
-    include_usage: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CompletionBody:
-    """The body of ``POST /v1/completions``. None leaves a choice to the engine's configuration."""
+class CompletionBody(OpenAiBody):
+    """The body of ``POST /v1/completions``. Without `max_tokens`, the configuration's `generation_length`."""
 
     prompt: object
-    """A string, a list of token ids, or a list that holds one of these."""
+    """A string, a list of token ids, or a list of several of these."""
     suffix: str | None = None
     """With text after the cursor, or with segments of `umbrella`, the engine's template is used; without,
     the prompt is taken as it is."""
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: str | tuple[str, ...] | None = None
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-    n: int | None = None
     best_of: int | None = None
-    echo: bool | None = None
+    """Answers to each prompt of which the `n` with the highest mean log-probability are told."""
+    echo: bool = False
     logprobs: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: object = None
-    """OpenAI's object or llama-server's list; see `token_biases`."""
-    umbrella: UmbrellaRequest = field(default_factory=UmbrellaRequest)
 
     def __post_init__(self) -> None:
-        require_between("max_tokens", self.max_tokens, 1, 1 << 20)
-        require_between("temperature", self.temperature, 0, 100)
-        require_between("top_p", self.top_p, 0, 1)
-        require_between("seed", self.seed, -1, (1 << 63) - 1)
-        if "" in as_strings(self.stop):
-            raise ValueError("stop must not hold an empty string")
-        token_biases(self.logit_bias)
-        for name in ("n", "best_of"):
-            if getattr(self, name) not in (None, 1):
-                raise ValueError(f"{name} must be 1; umbrella.n asks for alternatives")
-        for name in ("echo", "logprobs", "presence_penalty", "frequency_penalty"):
-            # `logprobs` of 0 asks for the chosen token's; 0 of the others asks for nothing.
-            if getattr(self, name) or (name == "logprobs" and self.logprobs is not None):
-                raise ValueError(f"{name} is not supported; leave it out")
+        OpenAiBody.__post_init__(self)
+        require_between("logprobs", self.logprobs, 0, MAX_TOP_LOGPROBS)
+        require_between("best_of", self.best_of, 1, MAX_CHOICES)
+        if self.best_of is not None and self.best_of < self.n:
+            raise ValueError("best_of must be at least n")
+        if self.stream and self.tried > self.n:
+            raise ValueError("best_of must equal n in a stream, which cannot take back what it has told")
+        if self.echo and self.logprobs is not None:
+            raise ValueError("echo with logprobs is not supported: a prompt's are not known; leave one out")
+        if self.echo and (self.suffix or self.umbrella.segments):
+            raise ValueError("echo needs a prompt taken as it is: leave out suffix and umbrella.segments")
+
+    @property
+    def tried(self) -> int:
+        """Answers to each prompt."""
+        return self.best_of or self.n
 
 
-def to_request(body: CompletionBody, config: EngineConfig) -> GenerationRequest:
-    """The generation that `body` asks for. Raises RequestError."""
+def to_requests(body: CompletionBody, config: EngineConfig, adapter: str = "") -> list[GenerationRequest]:
+    """The generations that `body` asks for, those of a prompt one after the other. Raises RequestError."""
+    prompts = given_prompts(body.prompt)
+    count = len(prompts) * body.tried
+    name = "prompt" if len(prompts) > 1 else "n" if body.n == body.tried else "best_of"
+    require_room(count, name, body.umbrella, config)
+    first = generation(body, _prompt(body, prompts[0]), config, adapter)
+    first = replace(first, top_logprobs=body.logprobs or 0)
+    requests = [replace(first, prompt=_prompt(body, given)) for given in prompts]
+    return [each for request in requests for each in several(request, body.tried)]
+
+
+def given_prompts(prompt: object) -> list[Given]:
+    """The prompts that OpenAI's `prompt` holds. Raises RequestError."""
+    if isinstance(prompt, str):
+        return [prompt]
+    items = cast("list[object]", prompt) if isinstance(prompt, list) else []
+    if _are_ids(items):
+        return [tuple(cast("list[int]", items))]
+    if items and all(isinstance(item, str) or _are_ids(item) for item in items):
+        several = cast("list[str | list[int]]", items)
+        return [item if isinstance(item, str) else tuple(item) for item in several]
+    wanted = "a string, a list of token ids, or a list of several of these"
+    raise RequestError(f"prompt: it must be {wanted}.", "prompt")
+
+
+def _are_ids(value: object) -> bool:
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    return bool(items) and all(isinstance(item, int) and not isinstance(item, bool) for item in items)
+
+
+def _prompt(body: CompletionBody, given: Given) -> Prompt:
     ours = body.umbrella
-    return GenerationRequest(
-        prompt=_prompt(body),
-        max_tokens=body.max_tokens or config.generation_length,
-        stop=replace(ours.stop, strings=(*ours.stop.strings, *as_strings(body.stop))),
-        temperature=config.temperature if body.temperature is None else body.temperature,
-        top_k=config.topk,
-        top_p=config.topp if body.top_p is None else body.top_p,
-        min_p=0.0,
-        repetition_penalty=config.repetition_penalty,
-        seed=chosen_seed(body.seed),
-        logit_bias=token_biases(body.logit_bias),
-        session=ours.session,
-        workspace=ours.workspace,
-        priority=ours.priority,
-        tier=served_tier(ours, config),
-        alternatives=ours.n,
-        speculative=ours.speculative,
-    )
-
-
-def _prompt(body: CompletionBody) -> Prompt:
-    prompt, ours = _single(body.prompt), body.umbrella
     if not body.suffix and not ours.segments:
-        return TextPrompt(prompt) if isinstance(prompt, str) else TokenPrompt(prompt)
-    if not isinstance(prompt, str):
+        return TextPrompt(given) if isinstance(given, str) else TokenPrompt(given)
+    if not isinstance(given, str):
         name = "suffix" if body.suffix else "umbrella.segments"
         raise RequestError(f"{name} needs a prompt that is text; send it as a string.", name)
     # As in /infill: segments of `umbrella` come first and keep their indices.
-    return CodePrompt((*ours.segments, *_ends(body, prompt)), ours.path, ours.language)
+    return CodePrompt((*ours.segments, *_ends(body, given)), ours.path, ours.language)
 
 
 def _ends(body: CompletionBody, prompt: str) -> Iterator[Segment]:
@@ -117,65 +118,77 @@ def _ends(body: CompletionBody, prompt: str) -> Iterator[Segment]:
             yield Segment(kind, text)
 
 
-def _single(prompt: object) -> str | tuple[int, ...]:
-    if isinstance(prompt, str):
-        return prompt
-    items = cast("list[object]", prompt) if isinstance(prompt, list) else []
-    ids = [item for item in items if isinstance(item, int) and not isinstance(item, bool)]
-    if items and len(ids) == len(items):
-        return tuple(ids)
-    if len(items) == 1 and isinstance(items[0], str | list):
-        return _single(cast("object", items[0]))
-    several = len(items) > 1 and all(isinstance(item, str | list) for item in items)
-    wanted = "one prompt a request is supported" if several else "it must be a string or a list of token ids"
-    raise RequestError(f"prompt: {wanted}.", "prompt")
-
-
 @dataclass(frozen=True, slots=True)
 class CompletionDialect:
     """Words answers as OpenAI does."""
 
+    body: CompletionBody
     model: str
-    stream: bool
-    usage_event: bool = False
-    """An event of its own for `usage`, with no choices, before the end."""
+    executor: Executor
+    tally: Tally
     endpoint: str = "/v1/completions"
     length_field: str = "max_tokens"
     farewell: bytes = b"data: [DONE]\n\n"
-    id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
+    id: str = field(default_factory=lambda: new_id("cmpl"))
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def events(self, chunk: Chunk) -> Iterator[object]:
-        """One event a chunk, and perhaps one for `usage`."""
-        yield self._object([chunk])
-        if chunk.over and self.usage_event:
-            again = self._object([replace(chunk, logprobs=(), offsets=(), fates=())])
-            yield {**again, "choices": [], "usage": _usage(chunk.counts)}
+    @property
+    def stream(self) -> bool:
+        """Whether chunks are told as they come."""
+        return self.body.stream
 
-    def whole(self, texts: Sequence[Chunk]) -> object:
-        """A `text_completion` object with a choice for each of `texts`."""
-        return {**self._object(texts), "usage": _usage(texts[-1].counts)}
+    def events(self, job: int, chunk: Chunk, /) -> Iterator[object]:
+        """One event a chunk, and perhaps a last one for `usage`."""
+        is_first, length = self.tally.note(job, chunk)
+        before = self._echoed(job) if is_first else ""
+        event = self._object([self._choice(job + chunk.index, before, chunk, length)])
+        if self.body.wants_usage:
+            event["usage"] = None
+        yield {**event, "umbrella": umbrella_of(chunk)}
+        if self.tally.is_complete and self.body.wants_usage:
+            yield {**self._object([]), **self.tally.last_event(chunk)}
 
-    def _object(self, texts: Sequence[Chunk]) -> dict[str, object]:
+    def whole(self, jobs: Sequence[Texts], /) -> object:
+        """A `text_completion` object with the choices of each prompt, one after the other."""
+        self.tally.note_all(jobs)
+        kept = best(jobs, self.body.tried, self.body.n)
+        told = [(job, chunk) for job in kept for chunk in jobs[job]]
+        choices = [
+            self._choice(index, self._echoed(job), chunk, len(chunk.text))
+            for index, (job, chunk) in enumerate(told)
+        ]
+        ours = {"usage": self.tally.usage(), "umbrella": umbrella_of_all(jobs, kept[0])}
+        return {**self._object(choices), **ours}
+
+    def _object(self, choices: list[dict[str, object]]) -> dict[str, object]:
         return {
             "id": self.id,
             "object": "text_completion",
             "created": self.created,
             "model": self.model,
-            "choices": [_choice(chunk) for chunk in texts],
-            "umbrella": umbrella_of(texts[0], texts[1:]),
+            "choices": choices,
         }
 
+    def _choice(self, index: int, before: str, chunk: Chunk, length: int) -> dict[str, object]:
+        """What `chunk` tells of a choice that has `length` characters with it, behind the text `before`."""
+        words, body = self.executor.vocabulary, self.body
+        logprobs = None
+        if body.logprobs is not None and words is not None:
+            logprobs = completion_logprobs(chunk, length, words, body.logprobs)
+        choice: dict[str, object] = {
+            "index": index,
+            "text": before + chunk.text,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason(chunk),
+        }
+        return {**choice, "token_ids": chunk.tokens} if body.return_token_ids else choice
 
-def _choice(chunk: Chunk) -> dict[str, object]:
-    reason = None if chunk.ending is None else "length" if chunk.ending.stop in _LIMITS else "stop"
-    return {"index": chunk.index, "text": chunk.text, "logprobs": None, "finish_reason": reason}
-
-
-def _usage(counts: TokenCounts) -> dict[str, object]:
-    return {
-        "prompt_tokens": counts.prompt,
-        "completion_tokens": counts.generated,
-        "total_tokens": counts.prompt + counts.generated,
-        "prompt_tokens_details": {"cached_tokens": counts.reused},
-    }
+    def _echoed(self, job: int) -> str:
+        """The prompt of a job, where it is to be told."""
+        if not self.body.echo:
+            return ""
+        given = given_prompts(self.body.prompt)[job // self.body.tried]
+        if isinstance(given, str):
+            return given
+        words = self.executor.vocabulary
+        return words.decode(given) if words is not None else ""

@@ -1,27 +1,31 @@
-"""Runs one generation for one connection: whole or as server-sent events, cancelled when it closes."""
+"""Runs generations for one connection: whole or as server-sent events, cancelled when it closes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain, groupby
 from typing import Protocol
 
 import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from engine.api.problems import body_of, response_to, status_of
+from engine.api.problems import problem_of
 from engine.errors import RequestError, UmbrellaError
 from engine.executor import Executor, Ticket
 from engine.jobs import Chunk
 from engine.metrics import Metrics, Outcome
-from engine.protocol import Alternative, StopReason, UmbrellaReply
+from engine.protocol import Alternative, StopReason, TokenCounts, UmbrellaReply
 from engine.request import GenerationRequest
 
 log = logging.getLogger(__name__)
+
+Texts = Sequence[Chunk]
+"""What one generation has written: the main text and then its alternatives, each whole."""
 
 
 class Dialect(Protocol):
@@ -41,12 +45,12 @@ class Dialect(Protocol):
         """What a stream closes with, after its last event."""
         ...
 
-    def events(self, chunk: Chunk) -> Iterator[object]:
-        """The JSON objects to stream for `chunk`."""
+    def events(self, job: int, chunk: Chunk, /) -> Iterator[object]:
+        """The JSON objects to stream for `chunk` of generation number `job`."""
         ...
 
-    def whole(self, texts: Sequence[Chunk]) -> object:
-        """The JSON object to answer with: `texts` by index, each whole and the last with the final counts."""
+    def whole(self, jobs: Sequence[Texts], /) -> object:
+        """The JSON object to answer with; the last chunk of each of `jobs` has its final counts."""
         ...
 
 
@@ -70,132 +74,221 @@ def umbrella_of(chunk: Chunk, alternatives: Sequence[Chunk] = ()) -> UmbrellaRep
     )
 
 
+def umbrella_of_all(jobs: Sequence[Texts], main: int = 0) -> UmbrellaReply:
+    """Our part of a whole answer: of several generations, number `main` with the counts of all together.
+
+    Timings are those of the one that took longest.
+    """
+    first = umbrella_of(jobs[main][0], jobs[main][1:])
+    if len(jobs) == 1:
+        return first
+    newest = [texts[-1] for texts in jobs]
+    slowest = max(newest, key=lambda chunk: chunk.timings.total_ms)
+    return replace(first, timings=slowest.timings, tokens=added_up([chunk.counts for chunk in newest]))
+
+
+def added_up(counts: Sequence[TokenCounts]) -> TokenCounts:
+    """The counts of several generations together."""
+    return TokenCounts(
+        prompt=sum(each.prompt for each in counts),
+        reused=sum(each.reused for each in counts),
+        generated=sum(each.generated for each in counts),
+        drafted=sum(each.drafted for each in counts),
+        accepted=sum(each.accepted for each in counts),
+        target_passes=sum(each.target_passes for each in counts),
+    )
+
+
+def texts_of(chunks: Sequence[Chunk]) -> Texts:
+    """The chunks of one generation, those of each text put together."""
+    return [_joined(list(of_one)) for _, of_one in groupby(chunks, key=lambda chunk: chunk.index)]
+
+
+def _joined(chunks: Sequence[Chunk]) -> Chunk:
+    return replace(
+        chunks[-1],
+        text="".join(chunk.text for chunk in chunks),
+        logprobs=tuple(chain.from_iterable(chunk.logprobs for chunk in chunks)),
+        offsets=tuple(chain.from_iterable(chunk.offsets for chunk in chunks)),
+        tokens=tuple(chain.from_iterable(chunk.tokens for chunk in chunks)),
+        tops=tuple(chain.from_iterable(chunk.tops for chunk in chunks)),
+        fates=chunks[0].fates,
+    )
+
+
 def _silent(chunk: Chunk) -> Chunk:
     """`chunk` of a generation that was to evaluate its prompt and say nothing."""
     ending = chunk.ending
     if ending is not None and ending.stop is not StopReason.CANCELLED:
         ending = replace(ending, stop=StopReason.LENGTH, stop_string="")
     counts = replace(chunk.counts, generated=0)
-    return replace(chunk, text="", logprobs=(), offsets=(), counts=counts, ending=ending)
+    return replace(chunk, text="", logprobs=(), offsets=(), tokens=(), tops=(), counts=counts, ending=ending)
 
 
-def _error_after(last: Chunk, error: UmbrellaError) -> dict[str, object]:
-    """The body of an `error` in a generation that had come as far as `last`."""
-    return {**body_of(error), "umbrella": umbrella_of(replace(last, logprobs=(), offsets=(), fates=()))}
+@dataclass(frozen=True, slots=True)
+class _News:
+    """What has come of generation number `job`."""
+
+    job: int
+    chunk: Chunk | UmbrellaError
+
+
+@dataclass(slots=True)
+class _Running:
+    """Generations under way, and what has come of each so far."""
+
+    tickets: Sequence[Ticket]
+    news: asyncio.Queue[_News]
+    last: list[Chunk | None]
+    """The newest chunk of each."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more comes."""
+        return all(chunk is not None and chunk.over for chunk in self.last)
+
+    async def next(self) -> _News:
+        """Wait for what comes next."""
+        news = await self.news.get()
+        if isinstance(news.chunk, Chunk):
+            self.last[news.job] = news.chunk
+        return news
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationResponse:
     """An ASGI answer. It starts once the first text or an error is there, so errors have their status.
 
-    A `request` for 0 tokens evaluates and caches its prompt.
+    It runs all of `requests`, and where one fails none. One for 0 tokens evaluates and caches its prompt.
     """
 
     executor: Executor
     metrics: Metrics
-    request: GenerationRequest
+    requests: Sequence[GenerationRequest]
     dialect: Dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Generate until the end or until the client goes away."""
         loop = asyncio.get_running_loop()
-        chunks: asyncio.Queue[Chunk | UmbrellaError] = asyncio.Queue()
+        arrived: asyncio.Queue[_News] = asyncio.Queue()
+        asked = [self._asked(loop, arrived, number) for number in range(len(self.requests))]
+        try:
+            tickets = self.executor.submit_all(asked)
+        except UmbrellaError as error:
+            self._log("-", None, "failed")
+            await problem_of(error).response(self.dialect.endpoint)(scope, receive, send)
+            return
+        running = _Running(tickets, arrived, [None] * len(tickets))
+        watch = asyncio.create_task(self._cancel_at_disconnect(receive, tickets))
+        try:
+            first = await running.next()
+            if isinstance(first.chunk, UmbrellaError):
+                await self._refuse(running, first, scope, receive, send)
+            elif self.dialect.stream:
+                await self._stream(running, first, send)
+            else:
+                await self._whole(running, first, scope, receive, send)
+        finally:
+            self._cancel(tickets)
+            watch.cancel()
 
+    def _asked(
+        self, loop: asyncio.AbstractEventLoop, arrived: asyncio.Queue[_News], number: int
+    ) -> tuple[GenerationRequest, Callable[[Chunk | UmbrellaError], None]]:
+        request = self.requests[number]
         # A prompt is evaluated by the pass that gives the first token, which is then kept to ourselves.
-        silent = self.request.max_tokens == 0
-        request = replace(self.request, max_tokens=1, alternatives=1) if silent else self.request
+        silent = request.max_tokens == 0
 
         def deliver(chunk: Chunk | UmbrellaError) -> None:
             if silent and isinstance(chunk, Chunk):
                 chunk = _silent(chunk)
             with suppress(RuntimeError):  # The loop is closed: the process is ending.
-                loop.call_soon_threadsafe(chunks.put_nowait, chunk)
+                loop.call_soon_threadsafe(arrived.put_nowait, _News(number, chunk))
 
-        try:
-            job = self.executor.submit(request, deliver)
-        except UmbrellaError as error:
-            self._log("-", None, "failed")
-            await response_to(error)(scope, receive, send)
-            return
-        watch = asyncio.create_task(self._cancel_at_disconnect(receive, job))
-        try:
-            first = await chunks.get()
-            if isinstance(first, UmbrellaError):
-                self._log(job.name, None, "refused" if isinstance(first, RequestError) else "failed")
-                await response_to(self._renamed(first))(scope, receive, send)
-            elif self.dialect.stream:
-                await self._stream(job, first, chunks, send)
-            else:
-                await self._whole(job, first, chunks, scope, receive, send)
-        finally:
-            self.executor.cancel(job)
-            watch.cancel()
+        return replace(request, max_tokens=1, alternatives=1) if silent else request, deliver
 
-    def _renamed(self, error: UmbrellaError) -> UmbrellaError:
-        """`error` in the words of the dialect: prompts are built without knowing which it is."""
-        if isinstance(error, RequestError) and error.field == "max_tokens":
-            return RequestError(str(error), self.dialect.length_field)
-        return error
+    def _cancel(self, tickets: Sequence[Ticket]) -> None:
+        for ticket in tickets:
+            self.executor.cancel(ticket)
 
-    async def _cancel_at_disconnect(self, receive: Receive, job: Ticket) -> None:
+    async def _cancel_at_disconnect(self, receive: Receive, tickets: Sequence[Ticket]) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self.executor.cancel(job)
+        self._cancel(tickets)
 
-    async def _stream(
-        self, job: Ticket, first: Chunk, chunks: asyncio.Queue[Chunk | UmbrellaError], send: Send
+    async def _refuse(
+        self, running: _Running, news: _News, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        """Answer with the error that `news` is, which is the first that has come."""
+        error = news.chunk
+        assert isinstance(error, UmbrellaError)
+        self._account(running, news)
+        if isinstance(error, RequestError) and error.field == "max_tokens":
+            # Prompts are built without knowing whose dialect it is.
+            error = RequestError(str(error), self.dialect.length_field)
+        await problem_of(error).response(self.dialect.endpoint)(scope, receive, send)
+
+    async def _stream(self, running: _Running, news: _News, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        last = first
-        chunk: Chunk | UmbrellaError = first
         while True:
-            objects: Iterable[object]
-            if isinstance(chunk, UmbrellaError):
-                objects = [_error_after(last, chunk)]
+            failed = isinstance(news.chunk, UmbrellaError)
+            if isinstance(news.chunk, UmbrellaError):
+                objects = iter([self._error_after(running.last[news.job], news.chunk)])
             else:
-                last, objects = chunk, self.dialect.events(chunk)
+                objects = self.dialect.events(news.job, news.chunk)
             data = b"".join(b"data: " + msgspec.json.encode(value) + b"\n\n" for value in objects)
-            over = isinstance(chunk, UmbrellaError) or chunk.over
+            over = failed or running.over
+            if failed or (isinstance(news.chunk, Chunk) and news.chunk.over):
+                self._account(running, news)
             if over:
-                self._account(job, chunk)
                 data += self.dialect.farewell
             await send({"type": "http.response.body", "body": data, "more_body": not over})
             if over:
                 return
-            chunk = await chunks.get()
+            news = await running.next()
 
     async def _whole(
-        self,
-        job: Ticket,
-        first: Chunk,
-        chunks: asyncio.Queue[Chunk | UmbrellaError],
-        scope: Scope,
-        receive: Receive,
-        send: Send,
+        self, running: _Running, news: _News, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        texts, chunk = [first], first
-        while isinstance(chunk, Chunk) and not chunk.over:
-            chunk = await chunks.get()
-            if isinstance(chunk, Chunk):
-                same = chunk.index == texts[-1].index
-                texts = [*texts[:-1], chunk.after(texts[-1])] if same else [*texts, chunk]
-        self._account(job, chunk)
-        failed = isinstance(chunk, UmbrellaError)
-        answer = _error_after(texts[-1], chunk) if failed else self.dialect.whole(texts)
-        status = status_of(chunk) if failed else 200
+        jobs: list[list[Chunk]] = [[] for _ in self.requests]
+        while isinstance(news.chunk, Chunk):
+            jobs[news.job].append(news.chunk)
+            if news.chunk.over:
+                self._account(running, news)
+            if running.over:
+                break
+            news = await running.next()
+        if isinstance(news.chunk, UmbrellaError):
+            self._account(running, news)
+            answer: object = self._error_after(running.last[news.job], news.chunk)
+            status = problem_of(news.chunk).status_at(self.dialect.endpoint)
+        else:
+            answer, status = self.dialect.whole([texts_of(chunks) for chunks in jobs]), 200
         response = Response(msgspec.json.encode(answer), status, media_type="application/json")
         await response(scope, receive, send)
 
-    def _account(self, job: Ticket, last: Chunk | UmbrellaError) -> None:
-        if isinstance(last, UmbrellaError):
-            self._log(job.name, None, "failed")
+    def _error_after(self, last: Chunk | None, error: UmbrellaError) -> dict[str, object]:
+        """The body of an `error` in a generation that had come as far as `last`."""
+        body = problem_of(error).body_at(self.dialect.endpoint)
+        if last is None:
+            return body
+        bare = replace(last, logprobs=(), offsets=(), tokens=(), tops=(), fates=())
+        return {**body, "umbrella": umbrella_of(bare)}
+
+    def _account(self, running: _Running, news: _News) -> None:
+        """Log that a generation is over."""
+        name = running.tickets[news.job].name
+        if isinstance(news.chunk, UmbrellaError):
+            refused = running.last[news.job] is None and isinstance(news.chunk, RequestError)
+            self._log(name, None, "refused" if refused else "failed")
         else:
-            cancelled = last.ending is not None and last.ending.stop is StopReason.CANCELLED
-            self._log(job.name, last, "cancelled" if cancelled else "ok")
+            ending = news.chunk.ending
+            cancelled = ending is not None and ending.stop is StopReason.CANCELLED
+            self._log(name, news.chunk, "cancelled" if cancelled else "ok")
 
     def _log(self, name: str, last: Chunk | None, outcome: Outcome) -> None:
-        """One line a request, numbers only: never any of its text, nor the name of its file."""
+        """One line a generation, numbers only: never any of its text, nor the name of its file."""
         self.metrics.request_ended(self.dialect.endpoint, outcome)
         if last is None:
             log.info("%s %s %s", name, self.dialect.endpoint, outcome)

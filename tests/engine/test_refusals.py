@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from engine.api.completions import CompletionBody, StreamOptions
 from engine.api.infill import ExtraFile, InfillBody
 from engine.protocol import Segment, StopSpec, UmbrellaRequest
 from tests.engine.fakes import RunningEngine, error_of, running_engine
@@ -89,41 +88,27 @@ INFILL: list[tuple[dict, str]] = [
     *(({"min_p": value}, "min_p") for value in (-0.1, 2)),
     *(({"repeat_penalty": value}, "repeat_penalty") for value in (0, 101)),
     *(({"t_max_predict_ms": value}, "t_max_predict_ms") for value in (-1, 1e10)),
-    *(({name: 5}, name) for name in ("input_prefix", "input_suffix", "prompt", "input_extra")),
+    *(({name: 5}, name) for name in ("input_prefix", "input_suffix", "prompt", "input_extra", "model")),
+    *(({"n_cmpl": value}, "n_cmpl") for value in (0, 17, "1")),
+    *(({"n_probs": value}, "n_probs") for value in (-1, 21)),
+    *(({"n_indent": value}, "n_indent") for value in (-1, 1.5)),
+    *(({name: 101}, name) for name in ("presence_penalty", "frequency_penalty")),
+    *(({name: "yes"}, name) for name in ("ignore_eos", "return_tokens", "response_fields")),
+    ({"grammar": "root ::= [0-9]"}, "grammar"),
+    ({"json_schema": {}}, "json_schema"),
+    ({"post_sampling_probs": True}, "post_sampling_probs"),
     ({"input_extra": [{"filename": "a"}]}, "input_extra[0].text"),
     ({"input_extra": [{"text": "a", "filename": 5}]}, "input_extra[0].filename"),
     ({"input_prefix": "a", **segment(kind="prefix")}, "input_prefix"),
     ({"prompt": "a", **segment(kind="prefix")}, "prompt"),
     ({"input_suffix": "a", **segment(kind="suffix")}, "input_suffix"),
 ]
-COMPLETIONS: list[tuple[dict, str]] = [
-    *(({"prompt": value}, "prompt") for value in (5, [], ["a", "b"], [1, True], [1, 999], None)),
-    ({"prompt": [1], "suffix": "x"}, "suffix"),
-    ({"suffix": 5}, "suffix"),
-    ({"prompt": [1], **segment()}, "umbrella.segments"),
-    (segment(kind="prefix"), "prompt"),
-    ({"suffix": "b", **segment(kind="suffix")}, "suffix"),
-    *(({"max_tokens": value}, "max_tokens") for value in (0, (1 << 20) + 1, "3")),
-    *(({"n": value}, "n") for value in (0, 2)),
-    *(({"best_of": value}, "best_of") for value in (0, 2)),
-    ({"echo": True}, "echo"),
-    *(({"logprobs": value}, "logprobs") for value in (0, 5)),
-    ({"presence_penalty": 0.5}, "presence_penalty"),
-    ({"frequency_penalty": 1}, "frequency_penalty"),
-    ({"stream_options": 5}, "stream_options"),
-    ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
-]
-CASES = [
-    *(("/infill", body, field) for body, field in (*EITHER, *INFILL)),
-    *(("/v1/completions", {"prompt": "a"} | body, field) for body, field in (*EITHER, *COMPLETIONS)),
-]
+CASES = [*EITHER, *INFILL]
 
 
-@pytest.mark.parametrize(("path", "body", "field"), CASES, ids=lambda value: str(value)[:60])
-def test_a_field_that_cannot_be_served_is_named(
-    engine: RunningEngine, path: str, body: dict, field: str
-) -> None:
-    response = engine.http.post(path, json=body)
+@pytest.mark.parametrize(("body", "field"), CASES, ids=lambda value: str(value)[:60])
+def test_a_field_that_cannot_be_served_is_named(engine: RunningEngine, body: dict, field: str) -> None:
+    response = engine.http.post("/infill", json=body)
     assert response.status_code == 422
     error = error_of(response)
     assert error["param"] == field
@@ -139,29 +124,32 @@ def test_every_field_there_is_has_been_tried() -> None:
         | names(StopSpec, "umbrella.stop.")
         | names(Segment, "umbrella.segments[0].")
     )
-    tried = {path: {field for of, _, field in CASES if of == path} for path in ("/infill", "/v1/completions")}
+    tried = {field for _, field in CASES}
     infill = names(InfillBody) | names(ExtraFile, "input_extra[0].") | ours
-    completions = names(CompletionBody) | names(StreamOptions, "stream_options.") | ours
     # A field that holds fields has been tried where they have.
-    assert infill - tried["/infill"] == {"umbrella.stop"}
-    assert completions - tried["/v1/completions"] == {"umbrella.stop"}
+    assert infill - tried == {"umbrella.stop"}
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "1" * 400])
 @pytest.mark.parametrize(
-    ("path", "field"),
+    "field",
     [
-        *(("/infill", name) for name in ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed")),
-        *(("/infill", name) for name in ("n_predict", "t_max_predict_ms", "logit_bias")),
-        *(("/v1/completions", name) for name in ("temperature", "top_p", "seed", "max_tokens", "n")),
-        *(("/v1/completions", name) for name in ("presence_penalty", "frequency_penalty", "logit_bias")),
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "repeat_penalty",
+        "seed",
+        "n_predict",
+        "t_max_predict_ms",
+        "logit_bias",
     ],
 )
 def test_a_number_beyond_all_numbers_is_refused_by_its_fields_name(
-    engine: RunningEngine, path: str, field: str, number: str
+    engine: RunningEngine, field: str, number: str
 ) -> None:
     value = f'{{"1": {number}}}' if field == "logit_bias" else number
-    response = engine.http.post(path, content=f'{{"prompt": "a", "{field}": {value}}}')
+    response = engine.http.post("/infill", content=f'{{"prompt": "a", "{field}": {value}}}')
     assert response.status_code == 422
     assert error_of(response)["param"] == field
 

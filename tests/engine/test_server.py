@@ -8,13 +8,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-import engine.api.completions as completions
 import engine.api.infill as infill
 from engine.config import EngineConfig
-from engine.errors import ConfigError
 from engine.protocol import Health, UmbrellaRequest
 from engine.schema import read
-from engine.server import listen_tcp
 from tests.engine.fakes import (
     FakeBackend,
     FakeBranch,
@@ -85,52 +82,6 @@ def test_stops_of_both_kinds_end_a_generation(engine: RunningEngine) -> None:
     assert (answer["content"], answer["stop_type"], answer["stopping_word"]) == ("cdef", "word", "gh")
 
 
-def test_completions_answer_in_openais_words(engine: RunningEngine) -> None:
-    body = {"model": "whatever", "prompt": "ab", "max_tokens": 3, "stop": ["zzz"]}
-    answer = engine.http.post("/v1/completions", json=body).json()
-    assert answer["object"] == "text_completion"
-    assert answer["choices"] == [{"index": 0, "text": "def", "logprobs": None, "finish_reason": "length"}]
-    assert answer["usage"] | {"prompt_tokens_details": 0} == {
-        "prompt_tokens": 3,
-        "completion_tokens": 3,
-        "total_tokens": 6,
-        "prompt_tokens_details": 0,
-    }
-    assert answer["umbrella"]["tokens"]["generated"] == 3
-
-
-@pytest.mark.parametrize("prompt", [[0, 97, 98], [[0, 97, 98]], ["ab"]])
-def test_completions_take_token_ids_and_lists_of_one(engine: RunningEngine, prompt: object) -> None:
-    body = {"prompt": prompt, "max_tokens": 3}
-    assert engine.http.post("/v1/completions", json=body).json()["choices"][0]["text"] == "def"
-
-
-def test_streamed_completions_end_with_done_and_usage_where_asked(engine: RunningEngine) -> None:
-    body = {"prompt": "ab", "max_tokens": 2, "stream": True, "stream_options": {"include_usage": True}}
-    response = engine.http.post("/v1/completions", json=body)
-    assert response.text.endswith("data: [DONE]\n\n")
-    first, last, usage = events_of(response)
-    assert (first["choices"][0]["text"], first["choices"][0]["finish_reason"]) == ("d", None)
-    assert (last["choices"][0]["text"], last["choices"][0]["finish_reason"]) == ("e", "length")
-    assert (usage["choices"], usage["usage"]["completion_tokens"]) == ([], 2)
-    assert all("umbrella" in event for event in (first, last, usage))
-
-
-def test_a_suffix_makes_a_completion_a_code_prompt(engine: RunningEngine) -> None:
-    body = {"prompt": "ab", "suffix": "yz", "max_tokens": 1}
-    answer = engine.http.post("/v1/completions", json=body).json()
-    assert [fate["tokens"] for fate in answer["umbrella"]["segments"]] == [2, 2]
-
-
-def test_segments_make_a_completion_a_code_prompt_and_keep_their_indices(engine: RunningEngine) -> None:
-    body = {"prompt": "ab", "max_tokens": 1, "umbrella": {"segments": [SNIPPET]}}
-    answer = engine.http.post("/v1/completions", json=body).json()
-    assert [fate["tokens"] for fate in answer["umbrella"]["segments"]] == [4, 2]
-    body = {**body, "umbrella": {"segments": [{"kind": "suffix", "text": "xyz"}, SNIPPET]}}
-    answer = engine.http.post("/v1/completions", json=body).json()
-    assert [fate["tokens"] for fate in answer["umbrella"]["segments"]] == [3, 4, 2]
-
-
 @pytest.fixture(scope="module")
 def branching(home: Path) -> Iterator[RunningEngine]:
     """An engine whose target has verified another path or two."""
@@ -171,18 +122,6 @@ def test_alternatives_of_an_infill_are_streamed_one_after_the_other(branching: R
     assert [event["umbrella"]["stop"] for event in events if event["stop"]] == ["length", "string", "length"]
 
 
-def test_alternatives_of_a_completion_are_its_choices(branching: RunningEngine) -> None:
-    body = {**ALTERNATIVES, "prompt": "ab", "max_tokens": 3}
-    answer = branching.http.post("/v1/completions", json=body).json()
-    told = [(choice["index"], choice["text"], choice["finish_reason"]) for choice in answer["choices"]]
-    assert told == [(0, "def", "length"), (1, "dX", "stop"), (2, "deY", "length")]
-    assert answer["usage"]["completion_tokens"] == 6
-    streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
-    *events, usage = events_of(branching.http.post("/v1/completions", json=streamed))
-    assert [event["choices"][0]["index"] for event in events] == [0, 0, 0, 1, 2]
-    assert (usage["choices"], usage["usage"]["completion_tokens"]) == ([], 6)
-
-
 def test_a_prompt_that_is_only_to_be_cached_has_no_alternatives(branching: RunningEngine) -> None:
     body = {**ALTERNATIVES, "input_prefix": "ab", "n_predict": 0}
     assert branching.http.post("/infill", json=body).json()["umbrella"]["alternatives"] == []
@@ -201,28 +140,21 @@ def test_a_prompt_that_is_only_to_be_cached_has_no_alternatives(branching: Runni
 def test_a_logit_bias_is_understood_in_either_dialects_words(bias: object, known: object) -> None:
     config = EngineConfig(model="fake")
     assert infill.to_request(infill.InfillBody(logit_bias=bias), config).logit_bias == known
-    body = completions.CompletionBody("a", logit_bias=bias)
-    assert completions.to_request(body, config).logit_bias == known
 
 
 def test_our_part_of_a_request_reaches_the_generation() -> None:
     ours = UmbrellaRequest(session="s", workspace="w", priority="chat", tier="draft", n=5, speculative=False)
     config = EngineConfig(model="fake")
-    for request in (
-        infill.to_request(infill.InfillBody(umbrella=ours), config),
-        completions.to_request(completions.CompletionBody("a", umbrella=ours), config),
-    ):
-        assert (request.session, request.workspace, request.priority) == ("s", "w", "chat")
-        assert request.tier == "draft"
-        assert (request.alternatives, request.speculative) == (5, False)
+    request = infill.to_request(infill.InfillBody(umbrella=ours), config)
+    assert (request.session, request.workspace, request.priority) == ("s", "w", "chat")
+    assert request.tier == "draft"
+    assert (request.alternatives, request.speculative) == (5, False)
 
 
 def test_null_leaves_a_field_to_the_engine(engine: RunningEngine) -> None:
     nulls = {"stream": None, "umbrella": None, "top_p": None, "stop": None}
     infill = {**nulls, "input_prefix": "ab", "input_extra": None, "min_p": None, "n_predict": 1}
     assert engine.http.post("/infill", json=infill).json()["content"] == "d"
-    completion = {**nulls, "prompt": "ab", "suffix": None, "logprobs": None, "max_tokens": 1}
-    assert engine.http.post("/v1/completions", json=completion).json()["choices"][0]["text"] == "d"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -239,9 +171,8 @@ def test_no_tokens_to_predict_caches_the_prompt_and_says_nothing(
     assert again["tokens_cached"] == again["tokens_evaluated"] == answer["tokens_evaluated"]
 
 
-@pytest.mark.parametrize(("path", "body"), [("/infill", {}), ("/v1/completions", {"prompt": "a"})])
-def test_a_top_p_of_0_is_served(engine: RunningEngine, path: str, body: dict) -> None:
-    assert engine.http.post(path, json={**body, "top_p": 0}).status_code == 200
+def test_a_top_p_of_0_is_served(engine: RunningEngine) -> None:
+    assert engine.http.post("/infill", json={"top_p": 0, "n_predict": 1}).status_code == 200
 
 
 def test_health_models_and_metrics_answer(engine: RunningEngine) -> None:
@@ -287,12 +218,3 @@ def test_tcp_refuses_a_name_that_is_not_loopback(engine: RunningEngine) -> None:
             assert http.get("/health", headers={**engine.tcp.headers, "Host": host}).status_code in (400, 403)
         for host in ("localhost:1", "127.0.0.1", "[::1]:80"):
             assert http.get("/health", headers={**engine.tcp.headers, "Host": host}).status_code == 200
-
-
-def test_only_loopback_can_be_listened_on(engine: RunningEngine) -> None:
-    for host in ("0.0.0.0", "::", "example.org", ""):
-        with pytest.raises(ConfigError, match="loopback only"):
-            listen_tcp(host, 0)
-    assert engine.tcp is not None
-    with pytest.raises(ConfigError, match=f"--port {engine.tcp.port} cannot be used"):
-        listen_tcp("127.0.0.1", engine.tcp.port)
