@@ -20,7 +20,12 @@ from engine.progress import Progress
 from engine.weight_files import INDEX, SINGLE, expected_files, lacks_safetensors
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-_DESCRIPTION = ["config.json", "generation_config.json", INDEX, *TOKENIZER_FILES, "LICENSE*"]
+_CHAT_TEMPLATES = ("chat_template.jinja", "additional_chat_templates/*")
+_DESCRIPTION = [
+    *("config.json", "generation_config.json", INDEX, "LICENSE*"),
+    *TOKENIZER_FILES,
+    *_CHAT_TEMPLATES,
+]
 """What is fetched beside weights."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _HUB = "https://huggingface.co"
@@ -32,6 +37,8 @@ class HubModel:
 
     name: str
     revision: str | None = None
+    with_weights: bool = True
+    """Whether it is to be run here. What runs elsewhere is only described here: see `engine.remote`."""
 
     def __str__(self) -> str:
         return f"{self.name} at {self.revision}" if self.revision else self.name
@@ -40,13 +47,14 @@ class HubModel:
     def command(self) -> str:
         """What fetches it."""
         revision = f" --revision {self.revision}" if self.revision else ""
-        return f"umbrella-engine fetch {self.name}{revision}"
+        without = "" if self.with_weights else " --without-weights"
+        return f"umbrella-engine fetch {self.name}{revision}{without}"
 
 
 def find_cached(model: HubModel) -> Path:
-    """The folder of `model` in the local cache, all its weight files in it; without any use of the network.
+    """The folder of `model` in the local cache; without any use of the network.
 
-    Raises CheckpointError, saying how to fetch it, if it is not there or not whole.
+    Raises CheckpointError, saying how to fetch it, if it is not there, or not whole where weights are wanted.
     """
     from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]
     from huggingface_hub.errors import HFValidationError, IncompleteSnapshotError, LocalEntryNotFoundError
@@ -57,7 +65,7 @@ def find_cached(model: HubModel) -> Path:
                 model.name, revision=model.revision, local_files_only=True, allow_patterns=_DESCRIPTION
             )
         )
-        whole = not _lacking(folder)
+        whole = not (model.with_weights and _lacking(folder))
     except HFValidationError as error:
         raise CheckpointError(f"no model {model.name!r}: it is neither a folder nor a hub id") from error
     except IncompleteSnapshotError as error:
@@ -98,6 +106,8 @@ def fetch(model: HubModel, progress: Progress) -> Path:
     constants.HF_HUB_DISABLE_TELEMETRY = True
     with _explained(model):
         progress(0.0, f"Asking for {model.name}")
+        if not model.with_weights:
+            return _described(model.name, model.revision)
         info = HfApi().model_info(model.name, revision=model.revision, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         if SINGLE not in sizes and INDEX not in sizes:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from engine.checkpoint import find_local
-from engine.config import EngineConfig
 from engine.config import load as load_config
+from engine.config_tables import ModelName
 from engine.errors import CheckpointError, ConfigError
 from engine.hub import HubModel, fetch
-from engine.progress import Progress
+from engine.progress import on_terminal
 
 FETCHED, FAILED, INTERRUPTED = 0, 1, 130
 
@@ -29,19 +28,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--config", type=Path, metavar="FILE", help="TOML or JSON; see configs/")
     parser.add_argument("--revision", metavar="R", help="of MODEL: a commit, tag or branch")
+    parser.add_argument(
+        "--without-weights",
+        action="store_true",
+        help="only what a remote engine needs of a model that runs elsewhere",
+    )
 
 
 def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Fetch, and print each model's folder. Raises ConfigError, or CheckpointError for a bundled name."""
     if options.revision and not options.model:
         raise ConfigError("--revision is of MODEL; the configuration has revision and draft_revision")
-    named = ((options.model, options.revision),) if options.model else _named(load_config(options.config))
-    models = [HubModel(name, revision) for name, revision in named if find_local(name) is None]
+    named, with_weights = _named(options)
+    models = [
+        HubModel(model.name, model.revision, with_weights)
+        for model in named
+        if find_local(model.name) is None
+    ]
     if not models:
         say("There is nothing to fetch: no model is named by a hub id.")
     try:
         for model in models:
-            with _bar() as progress:
+            with on_terminal() as progress:
                 folder = fetch(model, progress)
             sys.stdout.write(f"{model.name}: {folder}\n")
             if model.revision != folder.name:
@@ -55,26 +63,12 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     return FETCHED
 
 
-def _named(config: EngineConfig) -> Iterator[tuple[str, str | None]]:
-    """The models that are loaded for `config`, each with its revision."""
-    yield config.model, config.revision
-    if config.model_drafted_with:
-        yield config.model_drafted_with, config.draft_revision
-
-
-@contextmanager
-def _bar() -> Generator[Progress]:
-    """A bar on the terminal, if there is one."""
-    from rich import progress
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.TextColumn("{task.percentage:.0f}%"),
-        progress.TimeRemainingColumn(),
-    )
-    with progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=1.0)
-        yield lambda share, what: bar.update(task, completed=share, description=what)
+def _named(options: argparse.Namespace) -> tuple[tuple[ModelName, ...], bool]:
+    """The models that are named, or that a configuration loads, and whether with their weights."""
+    with_weights = not options.without_weights
+    if options.model:
+        return (ModelName(options.model, options.revision),), with_weights
+    config = load_config(options.config)
+    if not config.runs_here:
+        return (config.target,), False
+    return (config.target, *config.local.drafts), with_weights

@@ -11,8 +11,9 @@ import pytest
 from huggingface_hub import constants, file_download
 from huggingface_hub.utils import close_session
 
-from engine.checkpoint import Checkpoint, find
+from engine.checkpoint import Checkpoint, find, find_description
 from engine.cli import main
+from engine.config_tables import ModelName
 from engine.errors import CheckpointError
 from engine.hub import HubModel, fetch
 from tests.engine.fake_hub import FakeHub, running_hub
@@ -270,6 +271,22 @@ def test_the_command_fetches_every_model_of_a_configuration(
     ]
     assert f"draft_revision, = '{draft}'" in said.err
     assert target not in said.err
+
+
+def test_of_a_model_that_runs_elsewhere_no_weights_are_fetched(
+    hub: FakeHub, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    hub.push(NAME, files)
+    config = tmp_path / "engine.toml"
+    config.write_text(
+        f"model = '{NAME}'\nengine = 'remote'\nfallback = false\nupstreams = [{{ url = 'http://gpu' }}]\n"
+    )
+    assert main(["fetch", "--config", str(config)]) == 0
+
+    assert (find_description(ModelName(NAME)) / "tokenizer.json").is_file()
+    assert not [name for name in hub.fetched() if name.endswith(".safetensors")]
+    with pytest.raises(CheckpointError, match="in part only"):
+        find(NAME)
 
 
 def test_the_command_has_nothing_to_do_for_local_models(

@@ -102,6 +102,8 @@ def _configuration(configuration: Configuration) -> Rows:
         yield key, repr(value)
     if configuration.models_problem:
         yield "models", configuration.models_problem
+    elif configuration.needed_bytes == 0:
+        yield "memory needed", "none: the model runs elsewhere"
     else:
         needed = _size(configuration.needed_bytes), _size(configuration.needed_gpu_bytes)
         yield "memory needed", f"about {needed[0]} on a processor, {needed[1]} on a GPU"
