@@ -15,10 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from rich.progress import track
 
@@ -51,7 +52,7 @@ class Engine:
 
 
 @contextmanager
-def engine(folder: Path) -> Iterator[Engine]:
+def engine(folder: Path) -> Generator[Engine]:
     """An engine of our own, on a port of its choice, ready to serve."""
     os.environ["UMBRELLA_RUNTIME_DIR"] = str(folder)
     command = [sys.executable, "-m", "engine.cli", "serve", "--port", "0"]
@@ -72,7 +73,7 @@ def engine(folder: Path) -> Iterator[Engine]:
 
 
 @contextmanager
-def load(kind: str, on: Engine) -> Iterator[dict[str, object]]:
+def load(kind: str, on: Engine) -> Generator[dict[str, object]]:
     """Load of `kind` meanwhile; what became of it is in what this yields, afterwards."""
     command = [sys.executable, "-m", "benchmarks.serving.load", kind, str(on.port)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -124,11 +125,9 @@ async def measure(on: Engine, keys: int) -> dict[str, object]:
         with load(kind, on) as became:
             beside = await typed(on.client, keys, f"beside {kind}")
             during = megabytes_of(on.process)
-        tokens = became.pop("tokens")
-        assert isinstance(tokens, dict)
-        seconds = became["seconds"]
-        assert isinstance(seconds, float)
-        shares = [int(share) for share in tokens.values()]
+        tokens = cast("dict[str, int]", became.pop("tokens"))
+        seconds = cast("float", became["seconds"])
+        shares = [*tokens.values()]
         beside |= became
         beside["tokens_per_s"] = round(sum(shares) / seconds, 1)
         beside["clients_served"] = sum(share > 0 for share in shares)

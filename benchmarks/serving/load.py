@@ -11,7 +11,7 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -45,7 +45,7 @@ Load = Callable[[httpx.AsyncClient, int, str, Outcome], Awaitable[None]]
 
 
 @contextmanager
-def _counted(outcome: Outcome) -> Iterator[None]:
+def _counted(outcome: Outcome) -> Generator[None]:
     try:
         yield
     except httpx.HTTPError as error:
@@ -61,6 +61,7 @@ async def _complete(
     with _counted(outcome):
         async with http.stream("POST", "/v1/completions", json=body) as response:
             outcome.statuses[str(response.status_code)] += 1
+            await asyncio.sleep(float(response.headers.get("retry-after", 0)))
             async for line in response.aiter_lines():
                 if not line.startswith("data: {"):
                     continue
@@ -88,13 +89,12 @@ async def bulk(http: httpx.AsyncClient, _port: int, _token: str, outcome: Outcom
 
 
 async def crowd(http: httpx.AsyncClient, _port: int, _token: str, outcome: Outcome) -> None:
-    """Many clients at once, one request each; who is refused for there being too many comes again."""
+    """Many clients at once, one request each; who is refused for there being too many comes again when told."""
 
     async def once(index: int) -> None:
         name = f"client {index}"
         while not outcome.tokens.get(name):
             await _complete(http, outcome, name, PROMPT + f"c{index}", CROWD_TOKENS)
-            await asyncio.sleep(0.5)
 
     async with asyncio.TaskGroup() as group:
         for index in range(CROWD):
