@@ -33,14 +33,13 @@ from benchmarks.report import print_report
 from engine.checkpoint import Checkpoint, find
 from engine.config import EngineConfig
 from engine.decode import Decoder
-from engine.draft.base import Drafter
+from engine.draft.base import Drafter, TreeLimits
 from engine.draft.lookup import PromptDrafter
 from engine.errors import UmbrellaError
 from engine.loaded import LoadedEngine
 from engine.model import Transformer
 from engine.prompt import BuiltPrompt
 from engine.protocol import Segment, StopSpec, TokenCounts
-from engine.speculation import tree_limits
 from engine.templates import template_for
 from engine.tokenizer import Tokenizer
 from engine.training.acceptance import free_drafter, full_trees
@@ -74,7 +73,7 @@ class Race:
         """
         self._engine = engine = LoadedEngine.load(config)
         target, length = engine.decoder.target, engine.decoder.max_length
-        limits = tree_limits(config)
+        limits = TreeLimits.of(config)
         drafters: dict[str, list[Drafter]] = {NGRAMS: [PromptDrafter()]}
         for name, draft in drafts.items():
             model = Transformer.load(Checkpoint.open(find(draft)), config.device, config.dtype)

@@ -14,13 +14,12 @@ import torch
 
 from benchmarks.cursors import BLOCK_LINES, Cursor
 from benchmarks.divergence import lead, parting
-from engine.checkpoint import Checkpoint, find
 from engine.config import EngineConfig
 from engine.decode import Decoder, Step
 from engine.draft.base import Drafter, TreeLimits
 from engine.draft.lookup import PromptDrafter
 from engine.loaded import LoadedEngine
-from engine.model import Block, Transformer
+from engine.model import Block
 from engine.policy import PlainPolicy
 from engine.prompt import BuiltPrompt
 from engine.protocol import Segment, StopSpec, TokenCounts
@@ -94,8 +93,8 @@ def decoders(engine: LoadedEngine, config: EngineConfig) -> dict[str, Decoder]:
         PLAIN: Decoder(shipped.target, PlainPolicy(), shipped.max_length),
         "ngram": decoder(PromptDrafter(), tree),
     }
-    if config.engine == "dynamic" and config.draft_model:
-        draft = Transformer.load(Checkpoint.open(find(config.draft_model)), config.device, config.dtype)
+    if config.engine == "dynamic" and engine.drafts:
+        draft = engine.drafts[0].transformer
         for name, limits in ((CHAIN, chain), (TREE, tree)):
             found[name] = decoder(free_drafter(draft, shipped.max_length, limits), limits)
     return found

@@ -28,7 +28,6 @@ from engine.sampling import SamplingParams
 from engine.speculation import (
     TimedModel,
     dynamic_policy,
-    most_rows,
     no_workspaces,
     read_grow_map,
     tree_policy,
@@ -75,27 +74,25 @@ class Pair:
     config: EngineConfig
     engine: LoadedEngine
     checkpoint: Checkpoint
-    draft_checkpoint: Checkpoint | None
     target: TimedModel
-    draft: TimedModel | None
     stopwatch: Stopwatch
 
     @staticmethod
     def load(config: EngineConfig) -> Pair:
         """Raises CheckpointError or ConfigError."""
         engine = LoadedEngine.load(config)
-        rows = most_rows(config, read_grow_map(config, engine.decoder.max_length))
         stopwatch = Stopwatch()
-        checkpoint = Checkpoint.open(find(config.model))
-        target = TimedModel.of(checkpoint, engine.decoder.target, rows)
+        checkpoint = Checkpoint.open(find(config.model, config.target.revision), config.quantize)
+        target = TimedModel(engine.decoder.target, engine.costs)
         stopwatch.watch(target.transformer, drafts=False)
-        draft_checkpoint = draft = None
-        if config.model_drafted_with:
-            draft_checkpoint = Checkpoint.open(find(config.model_drafted_with))
-            model = Transformer.load(draft_checkpoint, config.device, config.dtype)
-            draft = TimedModel.of(draft_checkpoint, model, rows)
-            stopwatch.watch(model, drafts=True)
-        return Pair(config, engine, checkpoint, draft_checkpoint, target, draft, stopwatch)
+        for draft in engine.drafts:
+            stopwatch.watch(draft.transformer, drafts=True)
+        return Pair(config, engine, checkpoint, target, stopwatch)
+
+    @property
+    def draft(self) -> TimedModel | None:
+        """The first draft model, which is all that ways of decoding but ours have."""
+        return next(iter(self.engine.drafts), None)
 
     @property
     def max_length(self) -> int:
@@ -104,7 +101,8 @@ class Pair:
     def ours(self) -> TreePolicy:
         """As the engine is configured, with nothing learnt yet."""
         grow_map = read_grow_map(self.config, self.max_length)
-        return tree_policy(self.config, self.target, self.draft, grow_map, self.max_length, no_workspaces)
+        drafts = self.engine.drafts
+        return tree_policy(self.config, self.target, drafts, grow_map, self.max_length, no_workspaces)
 
     def fixed(self) -> dict[str, TreePolicy]:
         """Policies that do the same at every step, by name; numbers are of guesses."""
@@ -144,7 +142,7 @@ class Pair:
 
     def _full(self, draft: TimedModel, size: int) -> DynamicPolicy:
         free = TimedModel(draft.transformer, CostTable.flat())
-        return dynamic_policy(self._limits(size), CostTable.flat(ENDLESS_MS), free, self.max_length)
+        return dynamic_policy(self._limits(size), CostTable.flat(ENDLESS_MS), [free], self.max_length)
 
     def decoding(self, policy: TreePolicy, max_tokens: int, params: SamplingParams) -> Decoding:
         """The mode that decodes by `policy`."""

@@ -50,6 +50,7 @@ from benchmarks.turns import (
     tokens_per_pass,
     with_prefill,
 )
+from engine.checkpoint import Checkpoint, find
 from engine.config import EngineConfig, load
 from engine.errors import UmbrellaError
 from engine.model import Block, Transformer
@@ -110,8 +111,9 @@ def peers(pair: Pair, prompt: Tokens, max_tokens: int) -> dict[str, Mode]:
     require_alike(pair.target.transformer, target, prompt)
     ends = pair.engine.end_tokens
     found: dict[str, Mode] = {TRANSFORMERS: Generate(target, None, ends, max_tokens)}
-    if pair.draft is not None and pair.draft_checkpoint is not None:
-        draft = replica(pair.draft_checkpoint, pair.draft.transformer)
+    if pair.draft is not None:
+        named = pair.config.drafts[0]
+        draft = replica(Checkpoint.open(find(named.name, named.revision)), pair.draft.transformer)
         require_alike(pair.draft.transformer, draft, prompt)
         found[ASSISTED] = Generate(target, draft, ends, max_tokens)
     return found

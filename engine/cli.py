@@ -25,7 +25,8 @@ from engine.backend import Backend
 from engine.client import ask_to_drain
 from engine.config import EngineConfig
 from engine.config import load as load_config
-from engine.errors import DeviceError, EngineUnavailable, TrainingError, UmbrellaError
+from engine.errors import ConfigError, DeviceError, EngineUnavailable, TrainingError, UmbrellaError
+from engine.growmap import command as growmap
 from engine.launch import probe, unload_engine
 from engine.offload import plan_command
 from engine.progress import Progress
@@ -36,6 +37,7 @@ from engine.selftest import command as selftest
 from engine.training import command as train_draft
 
 if TYPE_CHECKING:
+    from engine.doors import Door
     from engine.workspace import Workspaces
 
 LoadEngine = Callable[[EngineConfig, Progress, "Workspaces"], Backend[Any]]
@@ -80,6 +82,12 @@ def commands(load: LoadEngine) -> tuple[Command, ...]:
             "make an AWQ INT4 checkpoint of a dense one",
             quantize.run,
             quantize.add_arguments,
+        ),
+        Command(
+            "growmap",
+            "make the best static tree for the configured models on this machine",
+            growmap.run,
+            growmap.add_arguments,
         ),
         Command(
             "plan",
@@ -144,14 +152,25 @@ def _parser(table: Sequence[Command]) -> argparse.ArgumentParser:
 
 def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML or JSON; see configs/")
-    parser.add_argument("--host", default="127.0.0.1", help="loopback address of --port (%(default)s)")
-    parser.add_argument("--port", type=int, help="listen on TCP too, with the token in engine.token; 0: any")
+    tcp = parser.add_argument_group("TCP", "Beside the Unix socket, for other programs. Off without --port.")
+    tcp.add_argument("--port", type=int, help="listen here too, for whoever has the token; 0: any free port")
+    tcp.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (%(default)s)")
+    tcp.add_argument("--token-file", type=Path, metavar="FILE", help="keep the token here; new at each start")
+    tcp.add_argument(
+        "--allow-remote",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="let --host be other than loopback, for clients that call this machine NAME; may be repeated",
+    )
+    tcp.add_argument("--tls-cert", type=Path, metavar="FILE", help="speak TLS with this certificate, in PEM")
+    tcp.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, if that is not in the same file")
     parser.add_argument("--lock-fd", type=int, help=argparse.SUPPRESS)
 
 
 def _serve(load: LoadEngine, options: argparse.Namespace, _say: Callable[[str], None]) -> int:
     # Deferred: status and stop need none of it.
-    from engine.server import listen_tcp, serve
+    from engine.server import serve
     from engine.workspace import Workspaces
 
     logging.basicConfig(
@@ -160,17 +179,38 @@ def _serve(load: LoadEngine, options: argparse.Namespace, _say: Callable[[str], 
     config = load_config(options.config)
     place = RuntimeDir.prepare()
     _hold_lock(place, options.lock_fd)
-    wants_tcp = options.port is not None or sys.platform == "win32"
-    tcp = listen_tcp(options.host, options.port or 0) if wants_tcp else None
+    tcp = _tcp_door(options)
     logging.getLogger(__name__).info("serving in %s", place.path)
     workspaces = Workspaces()
+    local = config.local
     if not serve(
-        config, lambda progress: load(config, progress, workspaces), place, workspaces=workspaces, tcp=tcp
+        config, lambda progress: load(local, progress, workspaces), place, workspaces=workspaces, tcp=tcp
     ):
         # The worker sits in a library call that cannot be interrupted, such as importing torch.
         # Ending the interpreter under it can crash; everything of ours is closed already.
         os._exit(DONE)
     return DONE
+
+
+def _tcp_door(options: argparse.Namespace) -> Door | None:
+    """Listen on TCP as the arguments say, if they do. Raises ConfigError."""
+    from engine.doors import kept_token, listen_tcp, tls_context
+
+    if options.port is None and sys.platform != "win32":
+        named = {"--token-file": options.token_file, "--allow-remote": options.allow_remote}
+        for option, value in {**named, "--tls-cert": options.tls_cert, "--tls-key": options.tls_key}.items():
+            if value:
+                raise ConfigError(f"{option} is about TCP, which is off: add --port.")
+        return None
+    if options.tls_key and not options.tls_cert:
+        raise ConfigError("--tls-key needs --tls-cert: name the certificate that it belongs to.")
+    return listen_tcp(
+        options.host,
+        options.port or 0,
+        names=tuple(options.allow_remote),
+        tls=tls_context(options.tls_cert, options.tls_key) if options.tls_cert else None,
+        token=kept_token(options.token_file) if options.token_file else "",
+    )
 
 
 def _hold_lock(place: RuntimeDir, inherited: int | None) -> None:

@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
-from engine.config_tables import AdapterName, UpstreamName
+from engine.config_tables import AdapterName, ModelName, UpstreamName
 from engine.errors import ConfigError
+from engine.quantization import Rounded
 from engine.schema import SchemaError, read, require_between
-from engine.templates import TEMPLATES
+from engine.templates import CHAT_TEMPLATES, TEMPLATES
 from engine.umbrella_keys import MOST_NODES, translated
 
 _log = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ FOLLOWS_FROM_THE_MACHINE = (
 USUAL_SLOTS = 3
 """Three let a chat and a prefetch be interrupted unharmed."""
 
+MOST_DRAFTS = 8
+
 BUNDLED_LANGUAGES = {"bundled:target": ("python",), "bundled:draft": ("python",)}
 """Of the models that ship with the package, the languages they were trained on, by editors' ids."""
 
@@ -43,17 +46,22 @@ class EngineConfig:
 
     model: str = "bundled:target"
     """A bundled model, a folder, or a hub id that is in the local Hugging Face cache."""
-    draft_model: str | None = "bundled:draft"
-    """As `model`. None drafts from the text alone. TOML has no null: write an empty string."""
+    draft_model: str | tuple[str, ...] | None = "bundled:draft"
+    """As `model`, or several of them, whose guesses become one tree. None drafts from the text alone. TOML
+    has no null: write an empty string."""
     revision: str | None = None
     """Of `model`, if it is a hub id: a commit, tag or branch. None: the hub's main branch."""
-    draft_revision: str | None = None
+    draft_revision: str | tuple[str, ...] | None = None
+    """Of `draft_model`, in the same order. An empty string is None."""
     download: bool = False
     """Whether the engine may fetch a hub id that is not in the local cache."""
     adapters: tuple[AdapterName, ...] = ()
     """LoRA adapters to load with the target."""
-    quantize: Literal["int8", "int4"] | None = None
-    """Whether the linear layers of a dense target are quantised when it is loaded, and to what."""
+    default_adapter: str = ""
+    """Which of them requests that name no model are for, an editor's completions among them. '': none."""
+    quantize: Rounded | None = None
+    """What the linear layers of a dense target are rounded to when it is loaded: a half or a quarter of the
+    memory. On a CPU a small model computes with the rounded weights, but gains neither memory nor speed."""
     template: str = "llama3-code"
     chat_template: str | None = None
     """How chats are rendered: the name of a template, as `template`. None: as the tokenizer's own says."""
@@ -84,6 +92,9 @@ class EngineConfig:
     tree_size: int = 64
     """Nodes a target pass verifies at most, the root included."""
     device: str = "auto"
+    """``cpu``, ``cuda``, ``cuda:1``, or several to spread the target's layers over, as in ``cuda:0,cuda:1``.
+    ``auto``: the first GPU, the others too if the target fits on them all and not on one; without one, the
+    CPU."""
     offload: bool | None = None
     """Whether layers of the target are kept off the device and streamed to it at every pass. None: those that
     do not fit. True: at least one. False: none; what does not fit is an error."""
@@ -105,15 +116,19 @@ class EngineConfig:
     idle_s: float = 900.0
     """Seconds without a request after which the engine ends. 0: never."""
     max_queue: int = 64
-    """Requests that may wait. Further ones are refused."""
+    """Requests that may wait which are as urgent as another or more so, for that one not to be refused."""
 
     def __post_init__(self) -> None:
         if self.template not in TEMPLATES:
             raise ValueError(f"template must be one of {', '.join(sorted(TEMPLATES))}")
+        if self.chat_template is not None and self.chat_template not in CHAT_TEMPLATES:
+            raise ValueError(f"chat_template must be one of {', '.join(sorted(CHAT_TEMPLATES))}")
         if not self.model:
             raise ValueError("model must name a checkpoint")
-        if self.engine == "static" and not (self.growmap_path and self.draft_model):
-            raise ValueError("engine must not be static without growmap_path and draft_model")
+        _require_drafts(self)
+        if (self.engine == "remote") != bool(self.upstreams):
+            raise ValueError("upstreams must be given where engine is remote, and only there")
+        _require_adapters(self)
         require_between("max_length", self.max_length, 32, 1 << 24)
         require_between("generation_length", self.generation_length, 1, 1 << 20)
         require_between("temperature", self.temperature, 0, 100)
@@ -134,9 +149,24 @@ class EngineConfig:
         require_between("max_queue", self.max_queue, 1, 10_000)
 
     @property
-    def model_drafted_with(self) -> str | None:
-        """The draft model to load, if any is needed."""
-        return None if self.engine == "ar" else self.draft_model or None
+    def target(self) -> ModelName:
+        """The target to load."""
+        return ModelName(self.model, self.revision or None, self.quantize)
+
+    @property
+    def drafts(self) -> tuple[ModelName, ...]:
+        """The draft models to load, as far as any are needed."""
+        return () if self.engine in ("ar", "remote") else _named_drafts(self)
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether models are loaded on this machine, or may be."""
+        return self.engine != "remote" or self.fallback
+
+    @property
+    def local(self) -> EngineConfig:
+        """What is run here: itself, and of a remote engine what stands in for its servers."""
+        return replace(self, engine="dynamic", upstreams=()) if self.engine == "remote" else self
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -145,13 +175,52 @@ class EngineConfig:
 
     @property
     def shown_names(self) -> tuple[str, str]:
-        """What to call the target and the draft model, '' if there is none: of a path, its last two parts."""
-        return _shown(self.model), _shown(self.model_drafted_with or "")
+        """What to call the target and the draft models, '' for none: of a path, its last two parts."""
+        return _shown(self.model), ", ".join(_shown(draft.name) for draft in self.drafts)
 
     def digest(self) -> str:
         """A short hash: equal configurations have equal digests, wherever they were read from."""
         content = json.dumps(asdict(self), sort_keys=True).encode()
         return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _named_drafts(config: EngineConfig) -> tuple[ModelName, ...]:
+    names = _as_tuple(config.draft_model)
+    revisions = _as_tuple(config.draft_revision) if names else ()
+    revisions = revisions or ("",) * len(names)
+    return tuple(ModelName(name, known or None) for name, known in zip(names, revisions, strict=True))
+
+
+def _as_tuple(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    if not value:
+        return ()
+    return (value,) if isinstance(value, str) else value
+
+
+def _require_drafts(config: EngineConfig) -> None:
+    """Raise ValueError unless the draft models are said as they have to be."""
+    names, revisions = _as_tuple(config.draft_model), _as_tuple(config.draft_revision)
+    if not all(names):
+        raise ValueError("draft_model must not have an empty name")
+    if len(names) > MOST_DRAFTS:
+        raise ValueError(f"draft_model must name at most {MOST_DRAFTS} models")
+    if len(set(names)) < len(names):
+        raise ValueError("draft_model must name each model once")
+    if names and revisions and len(revisions) != len(names):
+        raise ValueError(f"draft_revision must have one entry for each draft_model: {len(names)}")
+    if config.engine == "static" and not (config.growmap_path and len(names) == 1):
+        raise ValueError("engine must not be static without growmap_path and one draft_model")
+
+
+def _require_adapters(config: EngineConfig) -> None:
+    """Raise ValueError unless each adapter has a name of its own, by which requests can choose it."""
+    names = [adapter.name for adapter in config.adapters]
+    if len(set(names)) < len(names):
+        raise ValueError("adapters must each have another name")
+    if taken := {config.model, *config.shown_names}.intersection(names):
+        raise ValueError(f"adapters must not have a model's name, as {min(taken)!r} has")
+    if config.default_adapter and config.default_adapter not in names:
+        raise ValueError(f"default_adapter must be one of adapters: {', '.join(names) or 'there are none'}")
 
 
 def cache_folder() -> Path:
@@ -177,6 +246,17 @@ def load(path: Path | None = None) -> EngineConfig:
     return config
 
 
+def load_local(path: Path | None = None) -> EngineConfig:
+    """What of `load` is run on this machine. Raises ConfigError if nothing is."""
+    config = load(path)
+    if not config.runs_here:
+        raise ConfigError(
+            "No model of this configuration runs here: engine = 'remote' leaves that to its upstreams, and "
+            "there is no fallback. `umbrella-engine status` says whether they answer."
+        )
+    return config.local
+
+
 def load_with_warnings(path: Path | None = None) -> tuple[EngineConfig, tuple[str, ...]]:
     """Read `path`, or the default file, or the defaults. Raises ConfigError naming file and key.
 
@@ -195,12 +275,13 @@ def load_with_warnings(path: Path | None = None) -> tuple[EngineConfig, tuple[st
     located = replace(
         config,
         model=_located(config.model, path.parent),
-        draft_model=_located(config.draft_model, path.parent) if config.draft_model else None,
+        draft_model=_draft_located(config.draft_model, path.parent),
         revision=config.revision or None,
         draft_revision=config.draft_revision or None,
         growmap_path=str(path.parent / _expanded(config.growmap_path)) if config.growmap_path else None,
         adapters=tuple(
-            replace(each, path=str(path.parent / _expanded(each.path))) for each in config.adapters
+            replace(each, path=str((path.parent / _expanded(each.path)).absolute()))
+            for each in config.adapters
         ),
     )
     return located, tuple(f"{path}: {warning}" for warning in warnings)
@@ -240,6 +321,12 @@ def _parse(path: Path) -> dict[str, object]:
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold one object of configuration keys.")
     return cast("dict[str, object]", data)
+
+
+def _draft_located(draft: str | tuple[str, ...] | None, folder: Path) -> str | tuple[str, ...] | None:
+    """One name as a string and none as None, however they were written."""
+    found = tuple(_located(name, folder) for name in _as_tuple(draft))
+    return found if len(found) > 1 else next(iter(found), None)
 
 
 def _located(model: str, folder: Path) -> str:

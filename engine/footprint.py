@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from engine.checkpoint import find
+from engine.checkpoint import find, find_description
 from engine.config import EngineConfig
+from engine.config_tables import ModelName
 from engine.errors import CheckpointError
 from engine.int4.form import ITEM_BYTES, DTypeName, Form
 from engine.model_config import ModelConfig, read_model_config
@@ -19,9 +20,9 @@ from engine.offload.layout import LayerLayout, fused_linears
 from engine.weight_files import read_header, weight_files
 
 SMALL_BYTES = 256 * 2**20
-"""Up to this size in float32 a model on a CPU has memory to spare. An INT4 one is dequantised when it is
-loaded: so small, plain products are faster than INT4 ones, and exact. A float32 one may hold its weights
-twice, for one row and for several."""
+"""Up to this size in float32 a model on a CPU has memory to spare. A quantised one is dequantised when it is
+loaded: so small, plain products are faster than those of its own kernels, and exact. A float32 one may hold
+its weights twice, for one row and for several."""
 PREFILL_ROWS = 1024
 """Prompt rows a pass may have: the mask and the activations of one pass have to fit in memory. From so many
 rows on even a pass whose layers stream is bound by arithmetic, so that more would save no time.
@@ -45,14 +46,14 @@ def is_small(config: ModelConfig) -> bool:
 
 
 def stays_packed(config: ModelConfig, form: Form, dtype: str) -> bool:
-    """Whether INT4 weights are multiplied as they are stored, in a model that computes in `dtype`."""
+    """Whether quantised weights are multiplied as they are stored, in a model that computes in `dtype`."""
     return config.quantization is not None and (form == "cuda" or (dtype == "bf16" and not is_small(config)))
 
 
 def computing_dtype(name: str, config: ModelConfig, form: Form, stored: str) -> DTypeName:
     """The dtype to compute in, where the configuration says `name` and the final norm is `stored`, as F16.
 
-    "auto" is float32 on a CPU, but for large INT4 models, whose kernel wants bfloat16; elsewhere the
+    "auto" is float32 on a CPU, but for large quantised models, whose kernels want bfloat16; elsewhere the
     checkpoint's own half precision, float16 if it has none.
     """
     if name != "auto":
@@ -71,15 +72,18 @@ class Footprint:
     form: Form
     dtype: DTypeName
     stays_packed: bool
-    """Whether INT4 weights stay as they are; if not, they are dequantised when they are loaded."""
+    """Whether quantised weights stay as they are; if not, they are dequantised when they are loaded."""
     layer_bytes: tuple[int, ...]
     """Of each layer's linear weights, as one run of bytes."""
 
     @staticmethod
-    def of(name: str, revision: str | None, dtype: str, form: Form) -> Footprint:
-        """Of the checkpoint `name`, as it is loaded for `form`. Raises CheckpointError if it is not whole."""
-        folder = find(name, revision)
-        shape = read_model_config(folder)
+    def of(model: ModelName, dtype: str, form: Form) -> Footprint:
+        """Of `model`, as it is loaded for `form`.
+
+        Raises CheckpointError if it is not whole, and ConfigError if it is to be quantised and is already.
+        """
+        folder = find(model.name, model.revision)
+        shape = read_model_config(folder, model.quantize)
         stored = _stored_dtypes(folder).get("model.norm.weight", "")
         computed = computing_dtype(dtype, shape, form, stored)
         packed = stays_packed(shape, form, computed)
@@ -130,16 +134,19 @@ class Footprint:
         return item * (vectors + repeated + rows * seen + table) + logits * shape.vocab_size * (item + 4)
 
 
-def footprints(config: EngineConfig, form: Form) -> tuple[Footprint, Footprint | None]:
-    """Of the target and the draft model of `config`. Raises CheckpointError if one of them is not whole."""
-    target = Footprint.of(config.model, config.revision, config.dtype, form)
-    drafted = config.model_drafted_with
-    return target, Footprint.of(drafted, config.draft_revision, config.dtype, form) if drafted else None
+def footprints(config: EngineConfig, form: Form) -> tuple[Footprint, tuple[Footprint, ...]]:
+    """Of the target and the draft models of `config`. Raises CheckpointError if one of them is not whole."""
+    target = Footprint.of(config.target, config.dtype, form)
+    return target, tuple(Footprint.of(draft, config.dtype, form) for draft in config.drafts)
 
 
 def needed_bytes(config: EngineConfig, *, on_gpu: bool) -> int:
     """Memory that the weights of `config`'s models take. Raises CheckpointError if one is not whole."""
-    return sum(each.weights_bytes for each in footprints(config, "cuda" if on_gpu else "cpu") if each)
+    if not config.runs_here:
+        find_description(config.target)
+        return 0
+    target, drafts = footprints(config.local, "cuda" if on_gpu else "cpu")
+    return sum(each.weights_bytes for each in (target, *drafts))
 
 
 def _stored_dtypes(folder: Path) -> dict[str, str]:

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 
 import torch
 
+from engine import chat_template
 from engine.backend import Speed
 from engine.checkpoint import Checkpoint, find
 from engine.config import EngineConfig
+from engine.config_tables import ModelName
+from engine.costs import CostTable
 from engine.decode import PLAIN, Decoder
 from engine.errors import CheckpointError, ConfigError
 from engine.graphs import replay_passes
 from engine.healing import Beginnings, Debt
 from engine.model import Transformer
 from engine.offload.machine import CUDA_BYTES, Machine
-from engine.offload.placement import Placement
 from engine.offload.plan import MemoryPlan, plan
 from engine.progress import Progress, untold
 from engine.prompt import PromptBuilder
@@ -70,8 +72,12 @@ class LoadedEngine:
 
     name: str
     decoder: Decoder
+    drafts: tuple[TimedModel, ...]
+    """The draft models, in the order of the configuration."""
     draft: Decoder | None
-    """The draft model in the target's place, for the draft tier; None if there is no draft model."""
+    """The first of them in the target's place, for the draft tier; None if there is no draft model."""
+    costs: CostTable
+    """What passes of the target take."""
     speed: Speed
     prompts: PromptBuilder
     tokenizer: Tokenizer
@@ -97,35 +103,33 @@ class LoadedEngine:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         fetching = progress if config.download else None
-        checkpoint = Checkpoint.open(find(config.model, config.revision, fetching))
+        checkpoint = Checkpoint.open(find(config.model, config.revision or None, fetching), config.quantize)
         tokenizer = Tokenizer.load(checkpoint.folder)
         require_known_ids(tokenizer, checkpoint)
-        draft = None
-        if config.model_drafted_with:
-            draft = Checkpoint.open(find(config.model_drafted_with, config.draft_revision, fetching))
-            draft_tokenizer = Tokenizer.load(draft.folder)
-            require_known_ids(draft_tokenizer, draft)
-            require_same_vocabulary(tokenizer, draft_tokenizer, config.draft_model or "")
+        drafts = [_open_draft(draft, tokenizer, fetching) for draft in config.drafts]
+        template = TEMPLATES[config.template]
+        tokenizer.reserve((*template.special_tokens, *template.end_tokens))
+        chats = chat_template.load(tokenizer, config.chat_template)
         memory = plan(config, Machine.here(config))
         _hold_to(config.max_vram, memory, choose_device(config.device))
         grow_map = read_grow_map(config, memory.max_length)
         with ExitStack() as undo:
-            target, timed_draft = _load_models(
-                config, memory, checkpoint, draft, most_rows(config, grow_map), progress, undo
-            )
-            policy = tree_policy(config, target, timed_draft, grow_map, memory.max_length, workspaces)
-            template = TEMPLATES[config.template]
-            tokenizer.reserve((*template.special_tokens, *template.end_tokens))
-            found = map(tokenizer.find_special, template.end_tokens)
+            rows = most_rows(config, grow_map)
+            target, *timed = _load_models(config, memory, [checkpoint, *drafts], rows, progress, undo)
+            policy = tree_policy(config, target, timed, grow_map, memory.max_length, workspaces)
+            end_tokens = (*template.end_tokens, *(chats.end_tokens if chats else ()))
+            found = map(tokenizer.find_special, end_tokens)
             ends = {token for token in found if token is not None}
             texts = tokenizer.texts()
             undo.pop_all()
         return LoadedEngine(
             name=config.model,
             decoder=Decoder(target.transformer, policy, memory.max_length),
-            draft=Decoder(timed_draft.transformer, PLAIN, memory.max_length) if timed_draft else None,
-            speed=speed_of(target, timed_draft),
-            prompts=PromptBuilder(template, tokenizer, memory.max_length),
+            drafts=tuple(timed),
+            draft=Decoder(timed[0].transformer, PLAIN, memory.max_length) if timed else None,
+            costs=target.costs,
+            speed=speed_of(target, timed[0] if timed else None),
+            prompts=PromptBuilder(template, tokenizer, memory.max_length, chats=chats),
             tokenizer=tokenizer,
             begin_token=checkpoint.config.bos_token_id,
             end_tokens=frozenset(ends | set(checkpoint.config.eos_token_ids)),
@@ -142,8 +146,8 @@ class LoadedEngine:
     def close(self) -> None:
         """Give back the models' memory, and end what fetches their layers. Nothing can be run any more."""
         self.decoder.target.close()
-        if self.draft is not None:
-            self.draft.target.close()
+        for draft in self.drafts:
+            draft.transformer.close()
 
     def text_stream(self, prompt: Sequence[int], spec: StopSpec, owed: str = "") -> TextStream:
         """Turns the tokens that follow `prompt` into text, up to where `spec` or an end token stops it.
@@ -152,6 +156,15 @@ class LoadedEngine:
         """
         decode = self.tokenizer.detokenizer(prompt).push
         return TextStream(decode, self.end_tokens, spec, Debt(owed, self.beginnings), self.breaks)
+
+
+def _open_draft(draft: ModelName, tokenizer: Tokenizer, fetching: Progress | None) -> Checkpoint:
+    """A draft model for a target of that `tokenizer`. Raises as `LoadedEngine.load` does."""
+    checkpoint = Checkpoint.open(find(draft.name, draft.revision, fetching))
+    own = Tokenizer.load(checkpoint.folder)
+    require_known_ids(own, checkpoint)
+    require_same_vocabulary(tokenizer, own, draft.name)
+    return checkpoint
 
 
 def _hold_to(max_vram: float | None, memory: MemoryPlan, device: torch.device) -> None:
@@ -164,28 +177,27 @@ def _hold_to(max_vram: float | None, memory: MemoryPlan, device: torch.device) -
 def _load_models(
     config: EngineConfig,
     memory: MemoryPlan,
-    checkpoint: Checkpoint,
-    draft: Checkpoint | None,
+    checkpoints: Sequence[Checkpoint],
     rows: int,
     progress: Progress,
     undo: ExitStack,
-) -> tuple[TimedModel, TimedModel | None]:
-    """Target and draft, timed with passes of up to `rows` rows; `undo` gets what closes them."""
-    share = checkpoint.size_bytes / (checkpoint.size_bytes + (draft.size_bytes if draft else 0))
+) -> list[TimedModel]:
+    """The target and the drafts, timed with passes of up to `rows` rows; `undo` gets what closes them."""
+    every_bytes = sum(each.size_bytes for each in checkpoints)
+    done_bytes, loaded = 0, list[TimedModel]()
 
-    def load(of: Checkpoint, placement: Placement, told: Progress) -> TimedModel:
-        model = Transformer.load(of, config.device, placement=placement, progress=told)
+    def told(part: float, what: str) -> None:
+        done = (done_bytes + part * checkpoint.size_bytes) / every_bytes
+        progress(done, f"{what} of a draft" if loaded else what)
+
+    for checkpoint, placement in zip(checkpoints, (memory.target, *memory.drafts), strict=True):
+        model = Transformer.load(checkpoint, config.device, placement=placement, progress=told)
         undo.callback(model.close)
         if config.cuda_graph:
             replay_passes(model)
+        if loaded:
+            model.relief = loaded[0].transformer
         told(1.0, "Timing passes")
-        return TimedModel.of(of, model, rows)
-
-    target = load(checkpoint, memory.target, lambda part, what: progress(part * share, what))
-    if draft is None or memory.draft is None:
-        return target, None
-    timed_draft = load(
-        draft, memory.draft, lambda part, what: progress(share + part * (1 - share), f"{what} of the draft")
-    )
-    timed_draft.transformer.relief = target.transformer
-    return target, timed_draft
+        loaded.append(TimedModel.of(checkpoint, model, rows))
+        done_bytes += checkpoint.size_bytes
+    return loaded

@@ -23,7 +23,7 @@ FADE = 1 / 32
 TRIAL_SHARE = 0.01
 """Of the time: what may be spent on trying a drafter that did not pay."""
 TRIAL_WEIGHT = 1 / 4
-"""Of one trial, in place of FADE."""
+"""Of one trial, or of one deepening ahead, in place of FADE."""
 PRIOR_TRIES = 4
 """Tries that the first estimate of a drafter's worth counts for."""
 LEVELS = 8
@@ -31,6 +31,7 @@ LEVELS = 8
 TRIAL_LEVELS = 3
 LEAST_UNCOVERED = 0.25
 """Probability under which a trial says too little."""
+LEAST_COVERED = 1e-3
 SHORT = 4
 """Tokens left at which whole steps are counted rather than a rate."""
 LOWEST_SCORE = 0.002
@@ -44,7 +45,7 @@ class Try:
     """The probability that the target would have left the tree where it was added to."""
     cost_ms: float
     value: float
-    """What the tree was worth before, in tokens."""
+    """What the drafter had added to the tree's worth before, in tokens."""
 
 
 class Usefulness:
@@ -55,6 +56,8 @@ class Usefulness:
         """Tokens gained for each unit of uncovered probability, what deeper levels then gained included."""
         self._tries = [PRIOR_TRIES] * LEVELS
         self._tried_ms = 0.0
+        self._covers = 0.5
+        """Of the uncovered probability, what one deepening covers."""
 
     def worth(self, asked: Try, done: Sequence[Try], rate: float, now_ms: float) -> bool:
         """Whether to do that after what was `done` in this step: it pays, or it is time to try again."""
@@ -67,7 +70,7 @@ class Usefulness:
         return asked.uncovered > LEAST_UNCOVERED and share_ms >= spent_ms
 
     def learn(self, tries: Sequence[Try], value: float, rate: float, now_ms: float) -> None:
-        """Take in all tries of a step, after which the tree was worth `value`."""
+        """Take in all tries of a step, in which the drafter added `value` to the tree's worth."""
         later_ms = 0.0
         for level, tried in reversed([*enumerate(tries)]):
             gained = value - tried.value - rate * later_ms
@@ -82,6 +85,15 @@ class Usefulness:
             self._yields[at] += (
                 weight * min(1.0, tried.uncovered) * (gained / tried.uncovered - self._yields[at])
             )
+
+    def promise(self, uncovered: float, cost_ms: float) -> float:
+        """Probability that a deepening covers a millisecond, where time itself costs nothing."""
+        return math.inf if cost_ms == 0.0 else self._covers * uncovered / cost_ms
+
+    def covered(self, uncovered: float, found: float) -> None:
+        """Take in that a deepening `found` guesses of so much probability where so much was `uncovered`."""
+        # Never nothing at all: where nobody else can use the time, it may as well be tried.
+        self._covers += TRIAL_WEIGHT * (min(max(found / uncovered, LEAST_COVERED), 1.0) - self._covers)
 
 
 class Planner:

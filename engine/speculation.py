@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
+from engine.config_tables import numbered
 from engine.costs import CostCache, CostTable
 from engine.draft.base import Drafter, TreeLimits
 from engine.draft.lookup import PreviousDrafter, PromptDrafter, Searchable, WorkspaceDrafter
 from engine.draft.model import ModelDrafter
 from engine.model import Transformer
 from engine.policy import DynamicPolicy, GrowMap, PlainPolicy, StaticPolicy, TreePolicy
-from engine.policy.dynamic import most_grown
 
 Workspaces = Callable[[str], Searchable | None]
 """Finds the text of a workspace to draft from, by its key."""
@@ -37,11 +37,6 @@ class TimedModel:
         return TimedModel(transformer, CostCache.of_user().table(checkpoint, transformer, most_rows))
 
 
-def tree_limits(config: EngineConfig) -> TreeLimits:
-    """The bounds on trees that `config` sets."""
-    return TreeLimits(config.tree_size - 1, config.depth, config.width, config.num_beams)
-
-
 def read_grow_map(config: EngineConfig, max_length: int) -> GrowMap | None:
     """The shape of static trees, where `config` wants them. Raises ConfigError if it cannot be used."""
     if config.engine != "static" or config.growmap_path is None:
@@ -57,26 +52,29 @@ def most_rows(config: EngineConfig, grow_map: GrowMap | None) -> int:
 def dynamic_policy(
     limits: TreeLimits,
     target: CostTable,
-    draft: TimedModel | None,
+    drafts: Sequence[TimedModel],
     max_length: int,
     workspaces: Workspaces = no_workspaces,
     vocab_size: int | None = None,
 ) -> DynamicPolicy:
-    """Trees of every drafter there is, those that cost nothing first.
+    """Trees of every drafter there is, those that cost nothing first, then models, the fastest first.
 
-    `vocab_size`: how many ids the target knows, if that is not what the draft does.
+    A dear one then judges in one pass what a cheap one has guessed in many. `vocab_size`: how many ids the
+    target knows, if that is not what the drafts do.
     """
-    drafters: list[Drafter] = [PreviousDrafter(), PromptDrafter(), WorkspaceDrafter(workspaces)]
-    if draft is not None:
-        most = most_grown(limits)
-        drafters.append(ModelDrafter(draft.transformer, max_length, most, draft.costs, vocab_size))
-    return DynamicPolicy(drafters, limits, target)
+    free: list[Drafter] = [PreviousDrafter(), PromptDrafter(), WorkspaceDrafter(workspaces)]
+    named = zip(numbered("model", len(drafts)), drafts, strict=True)
+    models = (
+        ModelDrafter(draft.transformer, max_length, limits.most_grown, draft.costs, vocab_size, name)
+        for name, draft in sorted(named, key=lambda pair: pair[1].costs.ms(1))
+    )
+    return DynamicPolicy([*free, *models], limits, target)
 
 
 def tree_policy(
     config: EngineConfig,
     target: TimedModel,
-    draft: TimedModel | None,
+    drafts: Sequence[TimedModel],
     grow_map: GrowMap | None,
     max_length: int,
     workspaces: Workspaces,
@@ -85,7 +83,9 @@ def tree_policy(
     if config.engine == "ar":
         return PlainPolicy()
     vocab_size = target.transformer.config.vocab_size
-    if grow_map is not None and draft is not None:
+    if grow_map is not None:
+        (draft,) = drafts
         drafter = ModelDrafter(draft.transformer, max_length, len(grow_map), draft.costs, vocab_size)
         return StaticPolicy(drafter, grow_map)
-    return dynamic_policy(tree_limits(config), target.costs, draft, max_length, workspaces, vocab_size)
+    limits = TreeLimits.of(config)
+    return dynamic_policy(limits, target.costs, drafts, max_length, workspaces, vocab_size)

@@ -19,7 +19,7 @@ _DTYPES = {
 
 _WITHOUT_EFFECT = {
     "exit_layer": "the whole draft model is used; name a smaller model in draft_model instead",
-    "max_turns": "a client sends as much of a conversation as it wants to; max_length limits that instead",
+    "max_turns": "it is umbrella-chat's: give it there, as --max-turns",
     "safe_buffer": "room for the tree is added to max_length, all of which can be used; set that instead",
     "stop_distance": "an answer has generation_length tokens at most, to the token; set that instead",
 }

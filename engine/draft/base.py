@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from engine.config import EngineConfig
 from engine.tree import TokenTree
 
 BeforeLayer = Callable[[int], None]
@@ -28,6 +29,16 @@ class TreeLimits:
     depth: int
     width: int
     num_beams: int
+
+    @staticmethod
+    def of(config: EngineConfig) -> TreeLimits:
+        """Those that `config` sets."""
+        return TreeLimits(config.tree_size - 1, config.depth, config.width, config.num_beams)
+
+    @property
+    def most_grown(self) -> int:
+        """Guesses that a tree may hold before its best `size` are chosen."""
+        return 4 * (self.size + self.width)
 
 
 def anything(_path: Sequence[int]) -> None:

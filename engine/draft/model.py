@@ -293,10 +293,10 @@ class ModelMemory:
 class ModelDrafter:
     """A Transformer with the target's vocabulary.
 
-    `most_nodes` is what one step can have it run, `vocab_size` how many ids the target knows if that differs.
+    `most_nodes` is what one step can have it run, `vocab_size` how many ids the target knows if that differs,
+    `name` what it is called in metrics and messages.
     """
 
-    name = "model"
     priors = PRIORS
 
     def __init__(
@@ -306,7 +306,9 @@ class ModelDrafter:
         most_nodes: int,
         costs: CostTable,
         vocab_size: int | None = None,
+        name: str = "model",
     ) -> None:
+        self.name = name
         self._model = model
         self._costs = costs
         self._vocab_size = vocab_size or model.config.vocab_size

@@ -12,9 +12,22 @@ from engine.errors import ConfigError
 from engine.footprint import footprints
 from engine.int4.form import Form
 from engine.memory import gib
-from engine.offload.demand import LEAST_LENGTH, LEAST_RING_SLOTS, RING_SLOTS, Demand, Part, Where, demands
+from engine.offload.demand import (
+    CACHE,
+    CUDA,
+    LEAST_LENGTH,
+    LEAST_RING_SLOTS,
+    PASS_SCRATCH,
+    RING_SLOTS,
+    WEIGHT_SCRATCH,
+    Demand,
+    Part,
+    Where,
+    demands,
+)
 from engine.offload.machine import Machine
 from engine.offload.placement import Placement, spread
+from engine.offload.stages import Stage, split
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +36,8 @@ class MemoryPlan:
 
     form: Form
     target: Placement
-    draft: Placement | None
-    """Always wholly resident."""
+    drafts: tuple[Placement, ...]
+    """Of each draft model, always wholly resident."""
     max_length: int
     slots: int
     """Prompts whose keys and values stay cached."""
@@ -59,22 +72,33 @@ def plan(config: EngineConfig, machine: Machine) -> MemoryPlan:
     All layers are resident if they can be. To that end a `max_length` that nobody stated is halved, from
     what the target knows down to LEAST_LENGTH, then `slots` fall from USUAL_SLOTS to 1, then the embedding
     goes to host memory: a shorter context costs little, a layer that streams costs its share of every pass.
-    If layers still do not fit, as many stay as there is room for beside the ring's slots, or
-    `num_cache_layers`. The others lie in host memory, and those for which that has no room on disk.
+    If layers still do not fit, they are spread over all GPUs, if there are several, and those hold them all.
+    If not, as many stay as there is room for beside the ring's slots, or `num_cache_layers`. The others lie
+    in host memory, and those for which that has no room on disk.
 
     On a CPU there is nowhere to stream from but the disk, so `offload` = true and `num_cache_layers` mean
     nothing there. Raises CheckpointError if a checkpoint is missing or not whole, and ConfigError, saying
     what would fit, if there is no such plan.
     """
-    target, draft = footprints(config, machine.form)
+    target, drafts = footprints(config, machine.form)
     layers = target.architecture.num_layers
     ideal = _wanted_layers(config, machine.form, layers)
     budget = machine.device_budget(config)
-    choices = list(demands(config, target, draft, streams=ideal < layers))
+    choices = list(demands(config, target, drafts, streams=ideal < layers))
     demand = next((each for each in choices if each.most_resident(budget, ideal) == ideal), choices[-1])
     most = demand.most_resident(budget, ideal)
-    if most == layers:
+    stated = bool(machine.others) and config.device != "auto"
+    if most == layers and not stated:
         return _resident(demand, machine)
+    if machine.others and ideal == layers:
+        over_all = next(filter(None, (_spread(each, machine) for each in choices)), None)
+        if over_all is not None:
+            return over_all
+    if stated:
+        raise ConfigError(
+            f"{config.model} finds no room on {config.device} with all its layers, and layers stream to one "
+            "device only. Name one device, or leave it at auto."
+        )
     _require_room(demand, budget, most, ideal)
     return _streaming(demand, machine, most)
 
@@ -108,10 +132,8 @@ def _require_room(demand: Demand, budget: int | None, most: int, ideal: int) -> 
         needed = f"needs {gib(demand.needed_bytes(every))} with offload = false"
         advice = f"Leave offload at auto to stream {every - most} of {every} layers"
     elif target.architecture.quantization is not None and not target.stays_packed:
-        needed = (
-            f"needs {gib(demand.needed_bytes(every))}, for its INT4 weights are unpacked to {target.dtype}"
-        )
-        kept = "Leave dtype at auto, which keeps them INT4"
+        needed = f"needs {gib(demand.needed_bytes(every))}, for its weights are dequantised to {target.dtype}"
+        kept = "Leave dtype at auto, which keeps them as they are"
         advice = f"Close other programs, or raise {bound}" if config.dtype == "auto" else kept
     elif target.form == "cuda" and config.num_cache_layers is not None:
         needed = f"needs {gib(demand.needed_bytes(ideal))} with num_cache_layers = {config.num_cache_layers}"
@@ -137,7 +159,7 @@ def _what_would_fit(demand: Demand, budget: int) -> str:
         length //= 2
     if config.tree_size > 64 and fits(replace(demand, config=replace(config, tree_size=64))):
         return "tree_size = 64 would fit"
-    if demand.draft is not None and fits(replace(demand, draft=None)):
+    if demand.drafts and fits(replace(demand, drafts=())):
         return "A smaller draft_model, or none, would fit"
     return "Choose a smaller model"
 
@@ -152,6 +174,43 @@ def _resident(demand: Demand, machine: Machine) -> MemoryPlan:
     whole = Placement.whole(len(sizes), demand.target.form, demand.target.dtype)
     placement = replace(whole, embedding_on_host=demand.embedding_on_host)
     return _planned(demand, machine, placement, parts)
+
+
+def _spread(demand: Demand, machine: Machine) -> MemoryPlan | None:
+    """All layers on devices, with the first and then the others; None if they do not fit."""
+    budget, target = machine.device_budget(demand.config), demand.target
+    if budget is None:
+        return None
+    others, sizes = machine.other_budgets(demand.config), target.layer_bytes
+    fixed = demand.fixed()
+    cache = next(part for part in fixed if part.name == CACHE)
+    fixed = tuple(part for part in fixed if part is not cache)
+    cache_each = -(-cache.size_bytes // len(sizes))
+    beside = sum(part.size_bytes for part in fixed if part.name in (PASS_SCRATCH, WEIGHT_SCRATCH, CUDA))
+    room = budget - sum(part.size_bytes for part in fixed if part.where == "device")
+    counts = split([room, *(each - beside for each in others)], [size + cache_each for size in sizes])
+    if room < 0 or counts is None:
+        return None
+    if demand.embedding_on_host:
+        _host_room(demand, machine)
+    parts, begin = list(fixed), 0
+    for device, count in zip(("", *(gpu.device for gpu in machine.others)), counts, strict=True):
+        layers = sum(sizes[begin : begin + count])
+        begin += count
+        prefix, where = (f"{device}: ", "others") if device else ("", "device")
+        note = f"{count} of {len(sizes)}, {_megabytes(max(sizes))} each"
+        if count:
+            parts.append(Part(f"{prefix}resident layers", where, layers, note))
+            parts.append(Part(f"{prefix}{CACHE}", where, count * cache_each, cache.note))
+        if count and device:
+            parts.append(Part(f"{prefix}scratch, {CUDA}", where, beside))
+    devices = (machine.device, *(gpu.device for gpu in machine.others))
+    stages = tuple(Stage(device, count) for device, count in zip(devices, counts, strict=True) if count)
+    whole = Placement.whole(len(sizes), target.form, target.dtype)
+    placement = replace(
+        whole, embedding_on_host=demand.embedding_on_host, stages=stages if counts[0] < len(sizes) else ()
+    )
+    return _planned(demand, machine, placement, tuple(parts))
 
 
 def _streaming(demand: Demand, machine: Machine, resident: int) -> MemoryPlan:
@@ -219,11 +278,12 @@ def _from_disk(streamed: tuple[int, ...], sizes: tuple[int, ...], room: int | No
 
 
 def _planned(demand: Demand, machine: Machine, target: Placement, parts: tuple[Part, ...]) -> MemoryPlan:
-    draft = demand.draft
     return MemoryPlan(
         form=machine.form,
         target=target,
-        draft=draft and Placement.whole(draft.architecture.num_layers, draft.form, draft.dtype),
+        drafts=tuple(
+            Placement.whole(draft.architecture.num_layers, draft.form, draft.dtype) for draft in demand.drafts
+        ),
         max_length=demand.length,
         slots=demand.slots,
         layer_bytes=demand.target.layer_bytes,

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from engine.config import EngineConfig
-from engine.config import load as load_config
+from engine.config import EngineConfig, load_local
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML or JSON; see configs/")
     stated = parser.add_argument_group("for a machine other than this one")
     stated.add_argument("--vram", type=_positive, metavar="GIB", help="memory of its GPU")
+    stated.add_argument(
+        "--gpus", type=int, choices=range(1, 17), metavar="N", default=1, help="GPUs like that (1)"
+    )
     stated.add_argument("--ram", type=_positive, metavar="GIB", help="free memory beside that")
     stated.add_argument("--gpu", metavar="NAME", default="", help="its GPU's name, as in '4090'")
     stated.add_argument(
@@ -46,7 +48,7 @@ def run(options: argparse.Namespace, _say: Callable[[str], None]) -> int:
     from engine.offload.plan_table import as_object, laid_out
     from engine.offload.prediction import USUAL_ACCEPTANCE, predict_what_pays
 
-    config = load_config(options.config)
+    config = load_local(options.config)
     machine = _machine(options, config)
     made = plan(config, machine)
     measured_ms = None
@@ -71,12 +73,14 @@ def _machine(options: argparse.Namespace, config: EngineConfig) -> Machine:
     from engine.offload.machine import Machine
 
     ram = None if options.ram is None else int(options.ram * GIB)
+    if options.vram is None and options.gpus > 1:
+        raise ConfigError("--gpus counts GPUs of which --vram states the memory: state that, too.")
     if options.vram is None:
         here = Machine.here(config)
     elif config.device == "cpu":
         raise ConfigError("--vram states a GPU, but device = 'cpu': leave --vram out, or set device to auto.")
     else:
-        here = Machine.card(int(options.vram * GIB), free_bytes(), options.gpu)
+        here = Machine.card(int(options.vram * GIB), free_bytes(), options.gpu, options.gpus)
     return here.with_stated(
         ram_bytes=ram,
         link_bytes_per_s=options.link and options.link * 1e9,

@@ -34,8 +34,8 @@ def laid_out(
     config: EngineConfig, machine: Machine, plan: MemoryPlan, prediction: Prediction
 ) -> RenderableType:
     """For a terminal of 80 columns or more."""
-    target, draft = config.shown_names
-    title = Text(f"{target}, drafted by {draft}" if draft else target, style="bold")
+    target, drafts = config.shown_names
+    title = Text(f"{target}, drafted by {drafts}" if drafts else target, style="bold")
     said = _sentences(config, machine, plan, prediction)
     sentences = (Text(sentence, overflow="fold") for sentence in said)
     return Group(title, Text(_machine(machine)), Text(), _table(plan), Text(), *sentences)
@@ -46,7 +46,8 @@ def _machine(machine: Machine) -> str:
     if machine.form == "cpu":
         return f"On the processor, with {ram}."
     assert machine.vram_bytes is not None
-    return f"On {machine.name or 'a GPU'} with {gib(machine.vram_bytes)}, and {ram}."
+    others = f", {len(machine.others)} more of them" if machine.others else ""
+    return f"On {machine.name or 'a GPU'} with {gib(machine.vram_bytes)}{others}, and {ram}."
 
 
 def _table(plan: MemoryPlan) -> Table:
@@ -56,10 +57,16 @@ def _table(plan: MemoryPlan) -> Table:
     table.add_column()
     names: dict[Where, str] = {
         "device": "GPU memory" if plan.form == "cuda" else "Memory",
+        "others": "Memory of the other GPUs",
         "host": "Host memory",
         "disk": "Read from disk at every pass",
     }
-    budgets: dict[Where, int | None] = {"device": plan.device_budget, "host": plan.host_budget, "disk": None}
+    budgets: dict[Where, int | None] = {
+        "device": plan.device_budget,
+        "others": None,
+        "host": plan.host_budget,
+        "disk": None,
+    }
     for where, name in names.items():
         parts = [part for part in plan.parts if part.where == where]
         if not parts:

@@ -94,18 +94,18 @@ def predict(
     """What to expect of `plan`, made for `config` and `machine`, where a pass once took `measured_ms`.
 
     A pass is of a full tree. A layer takes as long as reading its weights and keys or as multiplying,
-    whichever is longer. The draft model is asked, between two passes, for twice as many levels as are
+    whichever is longer. Every draft model is asked, between two passes, for twice as many levels as are
     accepted.
     """
-    target, draft = footprints(config, machine.form)
+    target, drafts = footprints(config, machine.form)
     compute, rows = machine.compute, config.tree_size
-    levels = 0 if draft is None else min(config.depth, round(2 * acceptance))
+    levels = min(config.depth, round(2 * acceptance))
     rates = Rates(
         link_bytes_per_s=machine.link_bytes_per_s,
         disk_bytes_per_s=machine.disk_bytes_per_s,
         layer_ms=_layer_ms(target, compute, rows, plan.max_length),
         head_ms=_head_ms(target, compute, rows),
-        draft_ms=levels * _step_ms(draft, compute, config.width, plan.max_length) if draft else 0.0,
+        draft_ms=sum(levels * _step_ms(draft, compute, config.width, plan.max_length) for draft in drafts),
     )
     found = schedule(plan.target, plan.layer_bytes, rates)
     without = None

@@ -7,8 +7,8 @@ verified.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from engine.costs import CostTable
@@ -17,7 +17,6 @@ from engine.draft.base import (
     Drafter,
     DraftMemory,
     DraftSession,
-    Growth,
     Opening,
     Outlook,
     TreeLimits,
@@ -26,11 +25,6 @@ from engine.draft.calibration import Calibration
 from engine.planner import Planner, Try, Usefulness
 from engine.policy.base import Attempt, Position, SpareMs
 from engine.tree import TokenTree
-
-
-def most_grown(limits: TreeLimits) -> int:
-    """Guesses a tree may hold before its best are chosen."""
-    return 4 * limits.size + 4 * limits.width
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +80,7 @@ class _StepTree:
             # Guesses at the root cost next to nothing, and what becomes of them is always learnt.
             if parent and tree.scores[parent] * chance < self.floor:
                 return None
-            if len(tree) > most_grown(self.limits):
+            if len(tree) > self.limits.most_grown:
                 return None
             if not self._free and not self._may_follow(parent, token):
                 return None
@@ -108,13 +102,43 @@ class _DrafterGrowth:
         self._chances = chances
         self.tree = step.tree
         self.history = step.history
-        self.limits = step.limits
         self.outlook: Outlook = step.outlook
         self.uncovered = step.uncovered
         self.is_open = step.is_open
 
+    @property
+    def limits(self) -> TreeLimits:
+        return self._step.limits
+
     def add(self, parent: int, token: int, evidence: int) -> int | None:
         return self._step.add(parent, token, evidence, self._drafter, self._chances[evidence])
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What one drafter does in one step."""
+
+    index: int
+    session: DraftSession
+    growth: _DrafterGrowth
+    usefulness: Usefulness
+    tries: list[Try] = field(default_factory=list[Try])
+    gained: float = 0.0
+    """What it added to the tree's worth, in tokens."""
+    seen: int = 0
+    """The tree's nodes when it was last asked."""
+
+    @property
+    def cost_ms(self) -> float:
+        """What it took between passes, by the tables."""
+        return sum(tried.cost_ms for tried in self.tries)
+
+    def deepen_ahead(self, before_layer: BeforeLayer) -> None:
+        """Add guesses for the step to come."""
+        scores = self.growth.tree.scores
+        uncovered, before = self.session.uncovered(self.growth), sum(scores)
+        self.session.deepen(self.growth, before_layer)
+        self.usefulness.covered(uncovered, sum(scores) - before)
 
 
 def opened(memory: DraftMemory, opening: Opening) -> DraftSession | None:
@@ -140,6 +164,8 @@ class DynamicSession:
         self._limits = limits
         self._learnt = learnt
         self._step: _StepTree | None = None
+        self._turns: list[_Turn] = []
+        """Of that step: the drafters that were asked."""
         self._spent = (1, 0, 0.0)
         """Of the last step: rows of its tree, tokens read before it, milliseconds of drafting."""
         self._broken = {index for index, session in enumerate(sessions) if session is None}
@@ -152,66 +178,89 @@ class DynamicSession:
         planner = self._learnt.planner
         limits = replace(self._limits, depth=min(self._limits.depth, position.left - 1))
         step = self._step = _StepTree(position, limits, planner.floor)
-        drafting_ms = 0.0
+        self._turns = []
         if limits.depth > 0 and limits.size > 0:
-            attempt = Attempt(before_layer)
-            for index, session in enumerate(self._sessions):
-                if session is not None and index not in self._broken:
-                    drafting_ms += self._ask(index, session, step, position, attempt)
+            self._draft(step, position, Attempt(before_layer))
         tree = step.tree
         ranked = tree.ranked()[: limits.size]
         scores = [tree.scores[node] for node in ranked]
         size = planner.size(scores, position.pending, position.left)
-        self._spent = (1 + size, position.pending, drafting_ms)
+        self._spent = (1 + size, position.pending, sum(turn.cost_ms for turn in self._turns))
         return tree.only(ranked[:size])
 
-    def _ask(
-        self, index: int, session: DraftSession, step: _StepTree, position: Position, attempt: Attempt
-    ) -> float:
-        """Let a drafter add what is worth its time. Returns the milliseconds that took, by the tables."""
-        planner, usefulness = self._learnt.planner, self._learnt.usefulness[index]
-        growth = _DrafterGrowth(step, index, self._learnt.calibrations[index].chances)
-        tries: list[Try] = []
+    def _draft(self, step: _StepTree, position: Position, attempt: Attempt) -> None:
+        """Give every drafter its turn, and another where the others have added to the tree since."""
+        learnt = self._learnt
+        for index, session in enumerate(self._sessions):
+            if session is not None and index not in self._broken:
+                growth = _DrafterGrowth(step, index, learnt.calibrations[index].chances)
+                turn = _Turn(index, session, growth, learnt.usefulness[index])
+                self._turns.append(turn)
+                self._guard(turn, attempt, partial(session.begin, position.history))
+        while waiting := [turn for turn in self._working() if turn.seen < len(step.tree)]:
+            for turn in waiting:
+                self._guard(turn, attempt, partial(self._add_what_pays, turn, step, position, attempt))
+                turn.seen = len(step.tree)
+        for turn in self._working():
+            turn.usefulness.learn(turn.tries, turn.gained, learnt.planner.rate, learnt.planner.now_ms)
 
-        def add_what_pays() -> None:
-            session.begin(position.history)
-            while (uncovered := session.uncovered(growth)) > 0.0:
-                asked = Try(uncovered, session.cost_ms(growth), step.value)
-                # What was drafted ahead is there for the taking, and says nothing of what drafting is worth.
-                if asked.cost_ms > 0.0:
-                    if not usefulness.worth(asked, tries, planner.rate, planner.now_ms):
-                        return
-                    tries.append(asked)
-                session.deepen(growth, attempt.before_layer)
-                self._value(step, position)
+    def _working(self) -> list[_Turn]:
+        return [turn for turn in self._turns if turn.index not in self._broken]
 
-        if attempt.succeeds(add_what_pays):
-            usefulness.learn(tries, step.value, planner.rate, planner.now_ms)
-        else:
-            self._broken.add(index)
-            self._value(step, position)
-        return sum(asked.cost_ms for asked in tries)
+    def _guard(self, turn: _Turn, attempt: Attempt, action: Callable[[], None]) -> None:
+        """Do what a drafter does, and go without it from then on if it fails."""
+        if not attempt.succeeds(action):
+            self._broken.add(turn.index)
+
+    def _add_what_pays(self, turn: _Turn, step: _StepTree, position: Position, attempt: Attempt) -> None:
+        """Let a drafter add what is worth its time."""
+        planner = self._learnt.planner
+        while (uncovered := turn.session.uncovered(turn.growth)) > 0.0:
+            asked = Try(uncovered, turn.session.cost_ms(turn.growth), turn.gained)
+            # What was drafted ahead is there for the taking, and says nothing of what drafting is worth.
+            if asked.cost_ms > 0.0:
+                if not turn.usefulness.worth(asked, turn.tries, planner.rate, planner.now_ms):
+                    return
+                turn.tries.append(asked)
+            before = step.value
+            try:
+                turn.session.deepen(turn.growth, attempt.before_layer)
+            finally:
+                step.value = self._value(step.tree, position)
+            turn.gained += step.value - before
+
+    def _value(self, tree: TokenTree, position: Position) -> float:
+        scores = sorted(tree.scores[1:], reverse=True)[: self._limits.size]
+        return self._learnt.planner.value(scores, position.pending)
 
     def grow_on(self, spare_ms: SpareMs, before_layer: BeforeLayer) -> None:
         """Let the same tree grow beyond what is being verified: its best guesses are the next one's roots.
 
-        What a drafter remembers of it costs nothing once the text has come there.
+        What a drafter remembers of it costs nothing once the text has come there. The one that covers most of
+        what may come, for its time, is asked first.
         """
         step = self._step
-        if step is None or step.limits.depth < 1 or step.limits.size < 1:
+        if step is None or not self._turns:
             return
         step.look_further()
         attempt = Attempt(before_layer)
-        for index, session in enumerate(self._sessions):
-            if session is not None and index not in self._broken:
-                growth = _DrafterGrowth(step, index, self._learnt.calibrations[index].chances)
-                if not attempt.succeeds(partial(_use, spare_ms, session, growth, attempt.before_layer)):
-                    self._broken.add(index)
+        while offers := self._offers(spare_ms(), attempt):
+            promise = max(offers)
+            turn = offers[promise]
+            self._guard(turn, attempt, partial(turn.deepen_ahead, attempt.before_layer))
 
-    def _value(self, step: _StepTree, position: Position) -> None:
-        if len(step.tree) > 1:
-            scores = sorted(step.tree.scores[1:], reverse=True)[: self._limits.size]
-            step.value = self._learnt.planner.value(scores, position.pending)
+    def _offers(self, spare_ms: float, attempt: Attempt) -> dict[float, _Turn]:
+        """Drafters that have time to deepen the tree, by what they promise."""
+        offers: dict[float, _Turn] = {}
+
+        def look(turn: _Turn) -> None:
+            uncovered = turn.session.uncovered(turn.growth)
+            if uncovered > 0.0 and (cost_ms := turn.session.cost_ms(turn.growth)) < spare_ms:
+                offers.setdefault(turn.usefulness.promise(uncovered, cost_ms), turn)
+
+        for turn in self._working():
+            self._guard(turn, attempt, partial(look, turn))
+        return offers
 
     def learn(self, emitted: Sequence[int]) -> None:
         step = self._step
@@ -230,14 +279,8 @@ class DynamicSession:
         self._learnt.planner.record(len(emitted), rows, pending, drafting_ms)
 
 
-def _use(spare_ms: SpareMs, session: DraftSession, growth: Growth, before_layer: BeforeLayer) -> None:
-    """Have `session` deepen `growth` as often as its passes fit into what is left of the time."""
-    while session.uncovered(growth) > 0.0 and session.cost_ms(growth) < spare_ms():
-        session.deepen(growth, before_layer)
-
-
 class DynamicPolicy:
-    """Best-first trees of many drafters, cheap ones first.
+    """Best-first trees of many drafters, in the order that they are given in.
 
     Source: SpecInfer (Miao et al. 2024) merges drafts into a tree; Sequoia (Chen et al. 2024) and SpecExec
     (Svirschevski et al. 2024) size and order it by probability.

@@ -64,6 +64,20 @@ class GrowMap:
             levels.append(below)
         return levels
 
+    def to_json(self) -> bytes:
+        """As a file that `read` reads, and UMbreLLa's code."""
+        levels = self.levels()
+        depths = {node: depth for depth, level in enumerate(levels) for node in level}
+        file = _GrowMapFile(
+            Successors=self.successors,
+            size=len(self),
+            depth=tuple(depths[node] for node in range(len(self))),
+            roots=tuple(map(tuple, levels)),
+            branches=tuple(tuple(len(self.successors[node]) for node in level) for level in levels),
+            mask=tuple(tuple(row) for row in _mask(self.parents)),
+        )
+        return msgspec.json.encode(file)
+
     @staticmethod
     def read(path: Path, most_nodes: int) -> GrowMap:
         """The grow map in `path`.

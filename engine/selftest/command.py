@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from engine.config import load as load_config
+from engine.config import load_local
 from engine.launch import probe
 from engine.runtime import RuntimeDir, runtime_dir
 from engine.selftest.verdict import as_object, laid_out
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Run the command; its exit code. Raises ConfigError for a configuration that cannot be read."""
-    config = load_config(options.config)
+    config = load_local(options.config)
     try:
         running = probe(RuntimeDir(runtime_dir()))
         say("loading torch")

@@ -20,6 +20,7 @@ from torch import Tensor
 from engine.config import EngineConfig
 from engine.costs import CostTable
 from engine.decode import Decoder
+from engine.draft.base import TreeLimits
 from engine.kv_cache import KVCache
 from engine.layers import BeforeLayer
 from engine.loaded import LoadedEngine
@@ -30,7 +31,7 @@ from engine.sampling import SamplingParams
 from engine.selftest.snippet import SNIPPET
 from engine.selftest.verdict import Check, PassTime
 from engine.slot import Slot
-from engine.speculation import TimedModel, dynamic_policy, tree_limits
+from engine.speculation import dynamic_policy
 
 ROUNDING = {torch.float32: 1e-3, torch.float16: 0.125, torch.bfloat16: 0.5}
 """Leads in logits that rounding explains: some units in the last place of logits around 20."""
@@ -94,10 +95,10 @@ def prompts(engine: LoadedEngine, effort: Effort) -> list[BuiltPrompt]:
 def always_drafting(engine: LoadedEngine, config: EngineConfig) -> Decoder:
     """The engine's target with trees that are as large as they may be, whatever that costs."""
     target = engine.decoder.target
-    limits = replace(tree_limits(config), size=min(DRAFTED_SIZE, config.tree_size - 1))
-    draft = TimedModel(engine.draft.target, CostTable.flat(0.1)) if engine.draft else None
+    limits = replace(TreeLimits.of(config), size=min(DRAFTED_SIZE, config.tree_size - 1))
+    drafts = [replace(draft, costs=CostTable.flat(0.1)) for draft in engine.drafts]
     length = engine.decoder.max_length
-    policy = dynamic_policy(limits, CostTable.flat(), draft, length, vocab_size=target.config.vocab_size)
+    policy = dynamic_policy(limits, CostTable.flat(), drafts, length, vocab_size=target.config.vocab_size)
     return Decoder(target, policy, length)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from engine.checkpoint import Checkpoint, find
 from engine.config import EngineConfig
-from engine.costs import CostTable
+from engine.config_tables import numbered
 from engine.decode import Decoder
 from engine.errors import ConfigError, UmbrellaError
 from engine.loaded import LoadedEngine
@@ -34,7 +34,6 @@ from engine.selftest.decoding import (
 from engine.selftest.probabilities import check_probabilities
 from engine.selftest.verdict import Check, Figures, Verdict
 from engine.selftest.vocabulary import Named, check_vocabulary
-from engine.speculation import TimedModel, most_rows, read_grow_map
 
 Say = Callable[[str], None]
 MEMORY = "device and memory"
@@ -51,7 +50,7 @@ def examine(config: EngineConfig, running: Health | None, say: Say) -> Verdict:
     examination.run(running)
     return Verdict(
         config.model,
-        config.model_drafted_with,
+        ", ".join(draft.name for draft in config.drafts) or None,
         config.digest(),
         examination.device,
         tuple(examination.checks),
@@ -62,7 +61,6 @@ def examine(config: EngineConfig, running: Health | None, say: Say) -> Verdict:
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     engine: LoadedEngine
-    costs: CostTable
     load_s: float
 
 
@@ -81,9 +79,9 @@ class _Examination:
         opened = self._open()
         if opened is None:
             return
-        target, draft = opened
+        target, *drafts = opened
         self._say("comparing tokenizers")
-        self.checks += check_vocabulary(self._config, target, draft)
+        self.checks += check_vocabulary(self._config, target, drafts)
         if self._has_failed():
             return
         try:
@@ -92,7 +90,7 @@ class _Examination:
             self.checks.append(Check(MEMORY, False, str(error)))
         if self._has_failed():
             return
-        loaded = self._load(target)
+        loaded = self._load()
         if loaded is None:
             return
         self._try(loaded)
@@ -100,19 +98,14 @@ class _Examination:
     def _has_failed(self) -> bool:
         return any(check.passed is False for check in self.checks)
 
-    def _open(self) -> tuple[Named, Named | None] | None:
-        """The checkpoints, their configuration read and their files there and whole."""
+    def _open(self) -> list[Named] | None:
+        """The checkpoints, the target's first, their configuration read and their files there and whole."""
         found: list[Named] = []
-        config = self._config
-        for role, name, revision in (
-            ("target", config.model, config.revision),
-            ("draft", config.model_drafted_with, config.draft_revision),
-        ):
-            if name is None:
-                continue
-            self._say(f"opening the {role} {name}")
+        named = (self._config.target, *self._config.drafts)
+        for role, model in zip(_roles(len(named) - 1), named, strict=True):
+            self._say(f"opening the {role} {model.name}")
             try:
-                checkpoint = Checkpoint.open(find(name, revision))
+                checkpoint = Checkpoint.open(find(model.name, model.revision), model.quantize)
             except UmbrellaError as error:
                 self.checks.append(Check(f"files of the {role}", False, str(error)))
                 continue
@@ -122,19 +115,16 @@ class _Examination:
                 f"{gib(checkpoint.size_bytes)} in {checkpoint.folder}"
             )
             self.checks.append(Check(f"files of the {role}", True, message))
-            found.append(Named(name, checkpoint))
-        if self._has_failed():
-            return None
-        return found[0], found[1] if len(found) > 1 else None
+            found.append(Named(role, model.name, checkpoint))
+        return None if self._has_failed() else found
 
-    def _load(self, target: Named) -> _Loaded | None:
-        """The models in memory, and the target's cost table, measured now if none is kept."""
+    def _load(self) -> _Loaded | None:
+        """The models in memory, timed."""
         name = "shapes and numbers"
         began = time.perf_counter()
         try:
             loading = self._progress("loading")
             engine = LoadedEngine.load(self._config, lambda share, _what: loading(share))
-            rows = most_rows(self._config, read_grow_map(self._config, engine.decoder.max_length))
         except UmbrellaError as error:
             self.checks.append(Check(name, False, str(error)))
             return None
@@ -146,7 +136,7 @@ class _Examination:
         model = engine.decoder.target
         self.device = f"{model.device} {str(model.dtype).removeprefix('torch.')}"
         self.checks.append(Check(name, True, "every tensor is there, of its shape, and finite"))
-        return _Loaded(engine, TimedModel.of(target.checkpoint, model, rows).costs, load_s)
+        return _Loaded(engine, load_s)
 
     def _progress(self, what: str) -> Callable[[float], None]:
         """What says how much of `what` is done, a tenth at a time."""
@@ -171,17 +161,17 @@ class _Examination:
             self.checks.append(Check(AS_CONFIGURED, False, f"the GPU's memory ran out; {advice}"))
 
     def _read(self, engine: LoadedEngine) -> None:
-        """Ask both models how likely they find known code."""
+        """Ask all models how likely they find known code."""
         self._say("reading a known snippet")
-        for role, decoder in (("target", engine.decoder), ("draft", engine.draft)):
-            if decoder is not None:
-                self.checks += check_probabilities(role, decoder.target, engine.tokenizer, engine.begin_token)
+        models = [engine.decoder.target, *(draft.transformer for draft in engine.drafts)]
+        for role, model in zip(_roles(len(engine.drafts)), models, strict=True):
+            self.checks += check_probabilities(role, model, engine.tokenizer, engine.begin_token)
 
     def _decode(self, loaded: _Loaded) -> None:
         """Continue the prompts in every way, compare the texts, and time all but the first prompt."""
         engine = loaded.engine
         decoder = engine.decoder
-        effort = Effort.affordable(loaded.costs.ms(1))
+        effort = Effort.affordable(engine.costs.ms(1))
         decoding = Decoding(engine, effort.max_tokens)
         ways: dict[str, tuple[Decoder, bool]] = {PLAIN: (decoder, False), AS_CONFIGURED: (decoder, True)}
         if self._config.engine == "dynamic":
@@ -205,9 +195,13 @@ class _Examination:
         self.figures = figures(loaded, plain[1:], texts[AS_CONFIGURED][1:])
 
 
+def _roles(drafts: int) -> tuple[str, ...]:
+    return ("target", *numbered("draft", drafts))
+
+
 def figures(loaded: _Loaded, plain: list[Run], speculative: list[Run]) -> Figures:
     """How fast the `plain` and the `speculative` runs were."""
-    device, costs = loaded.engine.decoder.target.device, loaded.costs
+    device, costs = loaded.engine.decoder.target.device, loaded.engine.costs
     return Figures(
         load_s=loaded.load_s,
         plain_tokens_per_s=rate(plain),

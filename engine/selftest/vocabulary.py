@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from engine.checkpoint import Checkpoint
@@ -17,28 +17,29 @@ from engine.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A checkpoint and the name that the configuration gives it."""
+    """A checkpoint, what it is for, and the name that the configuration gives it."""
 
+    role: str
     name: str
     checkpoint: Checkpoint
 
 
-def check_vocabulary(config: EngineConfig, target: Named, draft: Named | None) -> Iterator[Check]:
-    """Yield what of the target's and the draft's vocabulary fits what."""
+def check_vocabulary(config: EngineConfig, target: Named, drafts: Sequence[Named]) -> Iterator[Check]:
+    """Yield what of the target's and the drafts' vocabulary fits what."""
     try:
-        tokenizer = Tokenizer.load(target.checkpoint.folder)
-        draft_tokenizer = Tokenizer.load(draft.checkpoint.folder) if draft else None
+        tokenizer, *others = (Tokenizer.load(each.checkpoint.folder) for each in (target, *drafts))
     except CheckpointError as error:
         yield Check("tokenizer", False, str(error))
         return
-    yield _known_ids("vocabulary of the target", tokenizer, target)
-    if draft is not None and draft_tokenizer is not None:
-        yield _known_ids("vocabulary of the draft", draft_tokenizer, draft)
-        yield _same(tokenizer, draft_tokenizer, draft.name)
+    yield _known_ids(tokenizer, target)
+    for other, draft in zip(others, drafts, strict=True):
+        yield _known_ids(other, draft)
+        yield _same(tokenizer, other, draft)
     yield _template(tokenizer, config.template)
 
 
-def _known_ids(name: str, tokenizer: Tokenizer, of: Named) -> Check:
+def _known_ids(tokenizer: Tokenizer, of: Named) -> Check:
+    name = f"vocabulary of the {of.role}"
     rows = of.checkpoint.config.vocab_size
     try:
         require_known_ids(tokenizer, of.checkpoint)
@@ -47,11 +48,11 @@ def _known_ids(name: str, tokenizer: Tokenizer, of: Named) -> Check:
     return Check(name, True, f"{tokenizer.vocab_size} tokens, the embedding has rows for {rows}")
 
 
-def _same(target: Tokenizer, draft: Tokenizer, draft_name: str) -> Check:
+def _same(target: Tokenizer, draft: Tokenizer, of: Named) -> Check:
     """Every id means the same to both, and both read text alike."""
-    name = "one vocabulary for both"
+    name = f"one vocabulary for the target and the {of.role}"
     try:
-        require_same_vocabulary(target, draft, draft_name)
+        require_same_vocabulary(target, draft, of.name)
     except ConfigError as error:
         return Check(name, False, str(error))
     if target.encode(SNIPPET) != draft.encode(SNIPPET):
@@ -59,7 +60,7 @@ def _same(target: Tokenizer, draft: Tokenizer, draft_name: str) -> Check:
             name,
             False,
             "the tokenizers have the same tokens but split text differently; put the target's tokenizer.json "
-            f"into draft_model = {draft_name!r}",
+            f"into draft_model = {of.name!r}",
         )
     return Check(name, True, "the same tokens, and the same of them for a known snippet")
 

@@ -14,10 +14,8 @@ from engine.draft.model import ModelDrafter
 from engine.loaded import LoadedEngine
 from engine.model import Transformer
 from engine.policy import DynamicPolicy
-from engine.policy.dynamic import most_grown
 from engine.protocol import StopSpec
 from engine.sampling import SamplingParams
-from engine.speculation import tree_limits
 from engine.training.examples import Opening
 from engine.training.progress import watched
 
@@ -33,7 +31,7 @@ def full_trees(drafters: Sequence[Drafter], limits: TreeLimits) -> DynamicPolicy
 
 def free_drafter(model: Transformer, max_length: int, limits: TreeLimits) -> ModelDrafter:
     """`model` as a drafter for `full_trees` of `limits`."""
-    return ModelDrafter(model, max_length, most_grown(limits), CostTable.flat())
+    return ModelDrafter(model, max_length, limits.most_grown, CostTable.flat())
 
 
 def tokens_per_pass(
@@ -43,7 +41,7 @@ def tokens_per_pass(
 
     `draft` None: n-grams alone. `config` says what trees may look like. Raises CheckpointError.
     """
-    limits = tree_limits(config)
+    limits = TreeLimits.of(config)
     max_length = engine.decoder.max_length
     drafters: list[Drafter] = [PromptDrafter()]
     if draft is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine.config import FOLLOWS_FROM_THE_MACHINE, EngineConfig, default_path, load
+from engine.config_tables import ModelName
 from engine.errors import ConfigError
 
 
@@ -67,11 +68,15 @@ def test_what_is_said_of_offloading_and_of_the_hub_is_read(tmp_path: Path) -> No
         ('template = "none"', "template must be one of codellama, deepseek-coder, llama3-code"),
         ('model = ""', "model must name a checkpoint"),
         ('engine = "beam"', "engine must be one of 'dynamic', 'static', 'ar'"),
-        ('engine = "static"', "must not be static without growmap_path and draft_model"),
-        (
-            'engine = "static"\ngrowmap_path = "map.json"\ndraft_model = ""',
-            "without growmap_path and draft_model",
-        ),
+        ('engine = "static"', "must not be static without growmap_path and one draft_model"),
+        ('engine = "static"\ngrowmap_path = "map.json"\ndraft_model = ""', "and one draft_model"),
+        ('engine = "static"\ngrowmap_path = "map.json"\ndraft_model = ["a", "b"]', "and one draft_model"),
+        ("draft_model = 3", "draft_model must be str | array | null, not int"),
+        ('draft_model = ["a", 3]', "draft_model[1] must be str, not int"),
+        ('draft_model = ["a", ""]', "draft_model must not have an empty name"),
+        ('draft_model = ["a", "a"]', "draft_model must name each model once"),
+        (f"draft_model = {[*map(str, range(9))]}", "draft_model must name at most 8 models"),
+        ('draft_model = ["a", "b"]\ndraft_revision = "v1"', "draft_revision must have one entry for each"),
         ("width = 0", "width must be between 1 and 1024"),
         ("num_beams = 257", "num_beams must be between 1 and 256"),
         ("depth = 65", "depth must be between 1 and 64"),
@@ -92,9 +97,10 @@ def test_a_file_that_is_no_object_or_no_text_or_not_there_is_refused(tmp_path: P
 
 
 def test_a_relative_checkpoint_or_grow_map_is_relative_to_the_file(tmp_path: Path) -> None:
-    config = load(written(tmp_path, 'model = "./target"\ndraft_model = ""\ngrowmap_path = "maps/a.json"\n'))
+    text = 'model = "./target"\ndraft_model = ["./draft", "o/n"]\ngrowmap_path = "maps/a.json"\n'
+    config = load(written(tmp_path, text))
     assert config.model == str(tmp_path / "target")
-    assert config.draft_model is None
+    assert config.draft_model == (str(tmp_path / "draft"), "o/n")
     assert config.growmap_path == str(tmp_path / "maps" / "a.json")
 
 
@@ -106,16 +112,26 @@ def test_a_grow_map_may_stand_in_the_home_folder_or_anywhere(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "draft"),
+    ("text", "drafts"),
     [
-        ("", "bundled:draft"),
-        ('engine = "ar"', None),
-        ('draft_model = ""', None),
-        ('draft_model = "o/n"', "o/n"),
+        ("", (ModelName("bundled:draft"),)),
+        ('engine = "ar"', ()),
+        ('draft_model = ""', ()),
+        ('draft_model = []\ndraft_revision = "unused"', ()),
+        ('draft_model = "o/n"\ndraft_revision = "v1"', (ModelName("o/n", "v1"),)),
+        ('draft_model = ["o/n"]', (ModelName("o/n"),)),
+        (
+            'draft_model = ["o/n", "o/m", "o/k"]\ndraft_revision = ["", "v2", ""]',
+            (ModelName("o/n"), ModelName("o/m", "v2"), ModelName("o/k")),
+        ),
     ],
 )
-def test_a_draft_model_is_loaded_only_where_it_is_used(tmp_path: Path, text: str, draft: str | None) -> None:
-    assert load(written(tmp_path, text)).model_drafted_with == draft
+def test_draft_models_are_loaded_only_where_they_are_used(
+    tmp_path: Path, text: str, drafts: tuple[ModelName, ...]
+) -> None:
+    config = load(written(tmp_path, 'model = "o/t"\nrevision = "v0"\n' + text))
+    assert config.drafts == drafts
+    assert config.target == ModelName("o/t", "v0")
 
 
 @pytest.mark.parametrize(
@@ -125,6 +141,7 @@ def test_a_draft_model_is_loaded_only_where_it_is_used(tmp_path: Path, text: str
         (EngineConfig(model="o/n", draft_model=None), ("o/n", "")),
         (EngineConfig(model="/home/me/models/big", engine="ar"), ("models/big", "")),
         (EngineConfig(model="/big", draft_model="./small"), ("big", "small")),
+        (EngineConfig(model="o/n", draft_model=("o/m", "/models/tiny")), ("o/n", "o/m, models/tiny")),
     ],
 )
 def test_models_are_shown_by_name_and_not_by_where_they_lie(

@@ -15,7 +15,6 @@ from engine.kv_cache import KVCache
 from engine.layers import BeforeLayer
 from engine.model import Block, Transformer
 from engine.policy import DynamicPolicy
-from engine.policy.dynamic import most_grown
 from tests.engine.scripted import (
     CHEAP,
     CONTEXT,
@@ -135,7 +134,7 @@ def test_an_interruption_in_a_wait_ends_the_targets_pass_too():
 def test_memory_for_what_is_drafted_ahead_never_runs_out(seed: int):
     """However much time there is, and with a draft that is never right."""
     draft = tiny_model(2 + seed)
-    drafter = ModelDrafter(draft, CONTEXT, most_grown(LIMITS), CHEAP)
+    drafter = ModelDrafter(draft, CONTEXT, LIMITS.most_grown, CHEAP)
     decoder = Decoder(WaitingTransformer(exact_target(), lambda _layer: 1e9), dynamic(drafter), CONTEXT)
     steps = run(decoder, max_tokens=CONTEXT, before_layer=nothing)
     assert len(PROMPT) + len(tokens_of(steps)) == CONTEXT

@@ -45,7 +45,7 @@ def read(reader: TreeReader, history: list[int]) -> torch.Tensor:
 
 
 def held(cache: KVCache) -> torch.Tensor:
-    return cache._store[:, :, :, : cache.length]
+    return cache._stores[0][:, :, :, : cache.length]
 
 
 def same(actual: torch.Tensor, expected: torch.Tensor) -> None:

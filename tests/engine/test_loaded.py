@@ -92,6 +92,24 @@ def _machine(ram_bytes: int, _config: EngineConfig) -> Machine:
     return Machine("cpu", ram_bytes=ram_bytes)
 
 
+def test_several_drafts_are_loaded_and_each_has_to_share_the_vocabulary(tmp_path: Path):
+    target, *drafts = (write_model(tmp_path / name) for name in ("target", "one", "two"))
+    told: list[float] = []
+    config = EngineConfig(model=target, draft_model=tuple(drafts), device="cpu")
+    with closing(LoadedEngine.load(config, lambda share, _what: told.append(share))) as engine:
+        assert len(engine.drafts) == len(engine.decoder.new_slot().drafts) - 3 == 2
+        assert engine.draft is not None
+        assert engine.draft.target is engine.drafts[0].transformer
+        assert all(draft.transformer.relief is engine.decoder.target for draft in engine.drafts)
+        plain = run(engine.decoder, speculative=False)
+        assert tokens_of(run(engine.decoder)) == tokens_of(plain)
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(1.0)
+    other = write_model(tmp_path / "other", 300, 300)
+    with pytest.raises(ConfigError, match=f"draft_model = '{other}' has another vocabulary"):
+        LoadedEngine.load(EngineConfig(model=target, draft_model=(drafts[0], other)))
+
+
 def test_a_draft_that_cannot_be_loaded_leaves_nothing_of_the_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.config import EngineConfig, load, load_with_warnings
+from engine.config_tables import UpstreamName
 from engine.memory import GIB
 from engine.offload.machine import Machine
 from engine.offload.plan import plan
@@ -31,7 +32,8 @@ FREE = 0.97
 """Of what a card is sold as, the share that a process finds free."""
 
 SHIPPED = sorted(CONFIGS.glob("*.toml"))
-FROM_THE_HUB = [path for path in SHIPPED if path.name != "bundled.toml"]
+REMOTE = CONFIGS / "remote-vllm.toml"
+FROM_THE_HUB = [path for path in SHIPPED if path.name != "bundled.toml" and path != REMOTE]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
@@ -43,7 +45,8 @@ def test_each_shipped_configuration_loads_without_a_warning(path: Path) -> None:
 def test_a_configuration_of_models_from_the_hub_is_short_and_says_how_to_get_them(path: Path) -> None:
     text, config = path.read_text(), load(path)
 
-    assert all(name and HUB_ID.fullmatch(name) for name in (config.model, config.draft_model))
+    assert config.drafts
+    assert all(HUB_ID.fullmatch(model.name) for model in (config.target, *config.drafts))
     assert f"umbrella-engine fetch --config {path.name}" in text
     assert f"umbrella-engine plan --config {path.name}" in text
     assert "Unverified on GPU so far" in text.replace("\n# ", " ")
@@ -59,8 +62,22 @@ def test_target_and_draft_are_of_one_family_and_the_template_is_theirs(path: Pat
     config = load(path)
     family = "qwen2.5-coder" if "qwen" in path.name else "llama3-code"
     assert config.template == family
-    for name in (config.model, config.draft_model or ""):
-        assert ("Qwen2.5-Coder" in name) == (family == "qwen2.5-coder")
+    for model in (config.target, *config.drafts):
+        assert ("Qwen2.5-Coder" in model.name) == (family == "qwen2.5-coder")
+
+
+def test_the_configuration_for_servers_elsewhere_needs_no_weights_and_says_how_to_begin() -> None:
+    text, config = REMOTE.read_text(), load(REMOTE)
+
+    assert config.engine == "remote"
+    assert not config.runs_here
+    assert HUB_ID.fullmatch(config.model)
+    assert config.template == "qwen2.5-coder"
+    assert all(upstream.url.startswith("https://") and upstream.token_env for upstream in config.upstreams)
+    assert f"umbrella-engine fetch --config {REMOTE.name}" in text
+    assert "unverified against vLLM so far" in text.replace("\n# ", " ")
+    entry = {field.name for field in fields(UpstreamName)}
+    assert entry <= set(re.findall(r"^(?:# )?(\w+) = ", text, re.MULTILINE))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +103,8 @@ def test_the_plan_of_each_is_what_it_says_of_its_gpu_and_needs_no_disk(
     models: dict[str, str], name: str, vram_gib: int, ram_gib: int, streams: bool
 ) -> None:
     config = load(CONFIGS / f"{name}.toml")
-    config = replace(config, model=models[config.model], draft_model=models[config.draft_model or ""])
+    drafts = tuple(models[draft.name] for draft in config.drafts)
+    config = replace(config, model=models[config.model], draft_model=drafts)
     machine = Machine.card(int(FREE * vram_gib * GIB), int(0.9 * ram_gib * GIB))
 
     made = plan(config, machine)

@@ -114,7 +114,7 @@ def test_speculation_is_exact_on_the_reference_path(prompts: list[tuple[int, ...
     draft = Transformer.load(Checkpoint.open(find("bundled:draft")), "cpu", "fp32")
     # Times under which both drafters are asked, and whole trees verified.
     timed = TimedModel(draft, CostTable.flat(0.1))
-    decoder = Decoder(target, dynamic_policy(limits, CostTable.flat(), timed, 400), 400)
+    decoder = Decoder(target, dynamic_policy(limits, CostTable.flat(), [timed], 400), 400)
     slot, accepted = decoder.new_slot(), 0
     for prompt in prompts[:EXACT_PROMPTS]:
         fast = steps_of(decoder, slot, prompt, speculative=True)

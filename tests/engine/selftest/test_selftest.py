@@ -91,7 +91,7 @@ def talkative(folder: Path) -> None:
         (speechless, "draft", "tokenizer", "no tokenizer.json"),
         (talkative, "target", "vocabulary of the target", "makes ids up to"),
         (talkative, "draft", "vocabulary of the draft", "makes ids up to"),
-        (babylonian, "draft", "one vocabulary for both", "another vocabulary"),
+        (babylonian, "draft", "one vocabulary for the target and the draft", "another vocabulary"),
         (blind, "target", "shapes and numbers", "not finite"),
         (narrow, "draft", "shapes and numbers", "has shape"),
     ],
