@@ -83,7 +83,7 @@ class RemoteAnswer:
             self._first_ms = now_ms
         self._length += len(text)
         self._generated += len(known.tokens) or 1
-        if self._length > CHARACTERS_A_TOKEN * self.max_tokens:
+        if max(self._length, self._generated) > CHARACTERS_A_TOKEN * self.max_tokens:
             raise Garbage("its text is longer than what was asked for")
         self._pieces.append(text)
         stop = self._text.push(len(self._pieces) - 1)
@@ -101,16 +101,6 @@ class RemoteAnswer:
     def cancelled(self, now_ms: float) -> Chunk:
         """The last chunk where nobody waits for more."""
         return self._chunk(self._text.finish(), StopReason.CANCELLED, now_ms)
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether any of the text is there."""
-        return self._first_ms is not None
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the server has said that no more text comes."""
-        return self._finish is not None
 
     def _is_late(self, now_ms: float) -> bool:
         limit_ms = self._request.deadline_ms

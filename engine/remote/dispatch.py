@@ -43,7 +43,7 @@ async def write(
             try:
                 return await _ask(upstream, job, answer, prompt, prompts)
             except Unanswered as error:
-                failure = error
+                job.is_waiting, failure = True, error
                 failed.add(upstream)
                 continue
             finally:

@@ -29,7 +29,7 @@ from engine.executor import Executor, Ticket
 from engine.jobs import Chunk, Deliver
 from engine.metrics import Metrics
 from engine.progress import untold
-from engine.protocol import HealthState
+from engine.protocol import NO_SERVER, HealthState
 from engine.remote.dispatch import write
 from engine.remote.job import RemoteJob
 from engine.remote.pool import Pool
@@ -120,8 +120,8 @@ class RemoteExecutor:
             return "Asking the servers"
         if not pool.up:
             then = self._stand_in.message if self._stand_in else "The next request looks for one again."
-            return f"No server answers: {pool.problems}. {then}"
-        parts = [f"{pool.up} of {total} servers answer: {pool.problems}."] if pool.up < total else []
+            return f"{NO_SERVER}: {pool.problems}. {then}"
+        parts = [f"{pool.up} of {total} servers answer: {pool.problems}."] if pool.problems else []
         return " ".join([*parts, *self._warnings()])
 
     @property
@@ -180,8 +180,8 @@ class RemoteExecutor:
             jobs = [RemoteJob(request, deliver, next(self._sequence)) for request, deliver in asked]
             self._jobs |= dict.fromkeys(jobs)
             self._last_active = time.monotonic()
-        for job in jobs:
-            self._loop.call_soon_threadsafe(self._begin, job)
+            for job in jobs:  # Still locked: once drained, nothing more begins.
+                self._loop.call_soon_threadsafe(self._begin, job)
         return jobs
 
     def cancel(self, ticket: Ticket) -> None:
@@ -300,14 +300,16 @@ class RemoteExecutor:
             self._shortening = asyncio.create_task(self._read_prompts())
 
     def _begin(self, job: RemoteJob) -> None:
-        job.task = asyncio.create_task(self._serve(job))
+        job.task = asyncio.create_task(self._generate(job))
+        # A callback, since a task that is cancelled before its first step runs nothing of its own.
+        job.task.add_done_callback(lambda task: self._end(job, task))
         if job.is_cancelled or self._ending.is_set():
             job.task.cancel()
 
-    async def _serve(self, job: RemoteJob) -> None:
-        """Bring `job` to its end, whatever happens."""
+    def _end(self, job: RemoteJob, task: asyncio.Task[Chunk | None]) -> None:
+        """Deliver what `task` came to, whatever that is."""
         try:
-            last = await self._generate(job)
+            last = task.result()
         except asyncio.CancelledError:
             last = job.cancelled()
         except UmbrellaError as error:

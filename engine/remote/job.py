@@ -20,10 +20,10 @@ class RemoteJob:
         self.key = (RANKS[request.priority, request.tier], sequence)
         """How urgent it is, and when it came."""
         self.accepted_ms = now_ms()
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[Chunk | None] | None = None
         self.answer: RemoteAnswer | None = None
         self.is_waiting = True
-        """Whether nobody has been asked yet."""
+        """Whether nobody is asked."""
         self.is_cancelled = False
         self.over = False
         """Whether its last chunk or its error has been delivered."""

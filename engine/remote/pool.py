@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import time
+from bisect import insort
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from engine.remote.upstream import Patience, Upstream
 
@@ -17,6 +17,15 @@ LOOK_EVERY_S = 1.0
 
 Key = tuple[int, int]
 """How urgent a generation is, and when it came; the smallest goes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """Somebody who wants a server."""
+
+    key: Key
+    avoided: Collection[Upstream]
+    leased: asyncio.Future[Upstream | None]
 
 
 class Pool:
@@ -31,12 +40,15 @@ class Pool:
         self.upstreams = tuple(upstreams)
         self._patience = patience
         self._at_news = at_news
-        self._waiting: list[tuple[Key, int, asyncio.Future[None]]] = []
-        self._numbers = itertools.count()
+        self._waiting: list[_Asking] = []
+        """The most urgent first."""
+        self._alarm: asyncio.TimerHandle | None = None
         self._watching: dict[Upstream, asyncio.Task[None]] = {}
         self._looked_at: dict[Upstream, float] = {}
         self._first_look = asyncio.Event()
         self._wanted_at = 0.0
+        for upstream in self.upstreams:
+            upstream.at_recovery = self._hand_out
 
     @property
     def up(self) -> int:
@@ -71,25 +83,20 @@ class Pool:
 
         None if there is none, nor will be soon. What is leased has to be given back.
         """
-        while True:
-            now_s = time.monotonic()
-            able = [each for each in self.upstreams if self._is_up(each) and each not in avoided]
-            able = [each for each in able if each.free_at - now_s <= self._patience.retry_s]
-            if not able:
-                return None
-            free = [each for each in able if each.has_room and each.free_at <= now_s]
-            if free and not (self._waiting and self._waiting[0][0] < key):
-                best = min(free, key=lambda each: each.load(now_s))
-                best.in_flight += 1
-                return best
-            await self._wait(
-                key, min((each.free_at - now_s for each in able if each.free_at > now_s), default=None)
-            )
+        asking = _Asking(key, avoided, asyncio.get_running_loop().create_future())
+        insort(self._waiting, asking, key=lambda each: each.key)
+        self._hand_out()
+        try:
+            return await asking.leased
+        except asyncio.CancelledError:
+            if asking.leased.done() and not asking.leased.cancelled() and (leased := asking.leased.result()):
+                self.give_back(leased)
+            raise
 
     def give_back(self, upstream: Upstream) -> None:
         """`upstream` has done what it was leased for, or has failed."""
         upstream.in_flight -= 1
-        self._wake(None if not upstream.is_up else 1)
+        self._hand_out()
 
     async def stop(self) -> None:
         """Look at nobody any more."""
@@ -101,31 +108,34 @@ class Pool:
     def _is_up(self, upstream: Upstream) -> bool:
         return upstream.is_up and upstream in self._looked_at
 
-    async def _wait(self, key: Key, at_most_s: float | None) -> None:
-        woken = asyncio.get_running_loop().create_future()
-        entry = (key, next(self._numbers), woken)
-        heapq.heappush(self._waiting, entry)
-        try:
-            async with asyncio.timeout(at_most_s):
-                await woken
-        except TimeoutError:
-            pass
-        except asyncio.CancelledError:
-            if woken.done() and not woken.cancelled():
-                self._wake(1)  # It was told that there is room, and goes away.
-            raise
-        finally:
-            if entry in self._waiting:
-                self._waiting.remove(entry)
-                heapq.heapify(self._waiting)
+    def _hand_out(self) -> None:
+        """Tell whoever waits for a server that can be had, or for none that ever will, in order."""
+        now_s = time.monotonic()
+        waiting, self._waiting = self._waiting, []
+        for asking in waiting:
+            if asking.leased.done():  # It went away.
+                continue
+            able = [each for each in self.upstreams if self._is_up(each) and each not in asking.avoided]
+            able = [each for each in able if each.free_at - now_s <= self._patience.retry_s]
+            free = [each for each in able if each.has_room and each.free_at <= now_s]
+            if free:
+                best = min(free, key=lambda each: each.load(now_s))
+                best.in_flight += 1
+                asking.leased.set_result(best)
+            elif able:
+                self._waiting.append(asking)
+            else:
+                asking.leased.set_result(None)
+        self._wake_when_free(now_s)
 
-    def _wake(self, most: int | None) -> None:
-        """Let so many of those who wait try again, the most urgent first; None: all."""
-        for _ in range(len(self._waiting) if most is None else most):
-            if self._waiting:
-                _, _, woken = heapq.heappop(self._waiting)
-                if not woken.done():
-                    woken.set_result(None)
+    def _wake_when_free(self, now_s: float) -> None:
+        """Hand out again when the next of those who are busy wants to be asked."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        pauses_s = [each.free_at - now_s for each in self.upstreams if each.free_at > now_s]
+        if self._waiting and pauses_s:
+            self._alarm = asyncio.get_running_loop().call_later(min(pauses_s), self._hand_out)
 
     async def _watch(self, upstream: Upstream) -> None:
         try:
@@ -144,4 +154,4 @@ class Pool:
         if upstream.is_up or len(self._looked_at) == len(self.upstreams):
             self._first_look.set()
         self._at_news(upstream)
-        self._wake(None)
+        self._hand_out()

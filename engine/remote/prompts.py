@@ -137,5 +137,6 @@ class RemotePrompts:
 def _broken_up(text: str, mark: re.Pattern[str]) -> str:
     """`text` with a blank in everything that `mark` matches."""
     while mark.search(text):
-        text = mark.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+        # Behind what is no blank: one more in front of a mark would leave it a mark.
+        text = mark.sub(lambda found: re.sub(r"\S", r"\g<0> ", found[0], count=1), text)
     return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 from engine.backend import Speed
 from engine.errors import EngineUnavailable, UmbrellaError
@@ -63,7 +64,8 @@ class StandIn:
             is_last = isinstance(news, UmbrellaError) or news.over
             job.deliver(self._explained(news) if isinstance(news, EngineUnavailable) else news)
             if is_last:
-                loop.call_soon_threadsafe(over.set)
+                with suppress(RuntimeError):  # The loop is closed: nobody waited any more.
+                    loop.call_soon_threadsafe(over.set)
 
         try:
             ticket = self._executor.submit(job.request, relay)

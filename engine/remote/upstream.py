@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -16,7 +16,7 @@ import msgspec
 
 from engine.config_tables import UpstreamName
 from engine.errors import EngineUnavailable, RequestError, UmbrellaError
-from engine.remote.wire import Event, EventLines, Garbage, Kind, kind_of, read_cards
+from engine.remote.wire import UNREADABLE, Event, EventLines, Garbage, Kind, kind_of, read_cards
 
 BUSY = (429, 503)
 PASSING = (*BUSY, 502, 504)
@@ -25,7 +25,8 @@ SHOWN_CHARACTERS = 300
 """Of what a server says of its own errors."""
 MAX_ERROR_BYTES = 1 << 16
 MAX_CARDS_BYTES = 1 << 20
-FAREWELL = b"data: [DONE]\n"
+FAREWELL = b"\ndata: [DONE]\n"
+"""Stands for the end of a stream, whose last line need not have one."""
 FAREWELL_S = 1.0
 """For the counts that may follow the end of a text."""
 QUICK_MS = 50.0
@@ -86,6 +87,8 @@ class Upstream:
         self.in_flight = 0
         self.failures = 0
         """In a row. After one, a single request is risked at a time."""
+        self.at_recovery: Callable[[], object] = lambda: None
+        """Called when it answers after failures: it has room for more."""
         self.problem = ""
         """Why it is not asked; '' while it may be."""
         self.free_at = 0.0
@@ -142,9 +145,15 @@ class Upstream:
     async def _looked(self) -> str:
         if self._token_env and not self._token:
             return f"{self.name} needs a token, and {self._token_env} is not set where the engine was started"
+        if not (self._token.isascii() and self._token.isprintable()):
+            return f"{self.name} needs a token, and {self._token_env} holds characters that are in none"
         async with self._sent(self._asking("/v1/models")) as response:
             status, said = response.status_code, _said(response)
-            cards = read_cards(await _body(response, MAX_CARDS_BYTES)) if status == 200 else []
+            cards = (
+                read_cards(await _body(response, MAX_CARDS_BYTES, self._patience.look_s))
+                if status == 200
+                else []
+            )
         if status in (401, 403):
             return f"{self.name} does not accept the token: set token_env to what names the right one"
         if status != 200:
@@ -170,17 +179,20 @@ class Upstream:
         request = self._client.build_request(
             "POST", f"{self._url}/v1/completions", headers=self._headers(), content=msgspec.json.encode(body)
         )
-        has_begun, asked_at = False, time.monotonic()
+        has_begun, is_finished, asked_at = False, False, time.monotonic()
         try:
             async with self._sent(request) as response:
                 await self._require_stream(response)
                 async with aclosing(self._events(response)) as events:
                     async for event in events:
-                        if not has_begun:
-                            has_begun, self.failures = True, 0
-                            self._measured((time.monotonic() - asked_at) * 1000)
+                        if not has_begun and event.says_something:
+                            has_begun = True
+                            self._answered((time.monotonic() - asked_at) * 1000)
+                        is_finished = is_finished or event.ends_text
                         yield event
         except (httpx.HTTPError, TimeoutError, Garbage, Unanswered) as error:
+            if is_finished:
+                return  # However it hangs up, the text is whole.
             after_s = error.after_s if isinstance(error, Unanswered) else None
             self._failed(self._explained(error), after_s)
             if has_begun:
@@ -188,6 +200,12 @@ class Upstream:
                     f"{self._explained(error)}, so the text is cut short. Send the request again."
                 ) from error
             raise Unanswered(self._explained(error), after_s) from error
+
+    def _answered(self, latency_ms: float) -> None:
+        self._measured(latency_ms)
+        if self.failures:
+            self.failures = 0
+            self.at_recovery()
 
     def _failed(self, problem: str, after_s: float | None) -> None:
         if after_s is not None:
@@ -219,7 +237,7 @@ class Upstream:
             raise Garbage(
                 "it sends us elsewhere, where we do not go: write the address itself into upstreams"
             )
-        detail = _detail(await _body(response, MAX_ERROR_BYTES))
+        detail = _detail(await _body(response, MAX_ERROR_BYTES, self._patience.next_byte_s))
         if status in (401, 403):
             raise Unanswered(f"{self.name} does not accept the token")
         raise self._refusal(status, f"{self.name} refuses the request ({_said(response)}){detail}")
@@ -242,28 +260,23 @@ class Upstream:
     async def _events(self, response: httpx.Response) -> AsyncGenerator[Event]:
         """The events of a stream, up to its farewell or its end."""
         lines, clock = EventLines(), asyncio.get_running_loop()
-        is_finished, timeout_s, last = False, self._patience.first_byte_s, clock.time()
+        timeout_s, last = self._patience.first_byte_s, clock.time()
         async with _raw(response) as pieces:
             while True:
-                try:
-                    # From event to event: bytes that say nothing do not count.
-                    async with asyncio.timeout_at(last + timeout_s):
-                        piece = await anext(pieces, None)
-                except TimeoutError:
-                    if is_finished:
-                        return
-                    raise
-                if piece is None and not is_finished:
-                    raise Garbage("its text has no end")
+                # From one that says something to the next: other events do not count, nor other bytes.
+                async with asyncio.timeout_at(last + timeout_s):
+                    piece = await anext(pieces, None)
                 for event in lines.feed(piece or FAREWELL):
+                    if event is None and piece is None:
+                        raise Garbage("its text has no end")
                     if event is None:
                         return
                     if event.error is not None:
                         detail = _detail(msgspec.json.encode(event))
                         raise EngineUnavailable(f"{self.name} says that it has failed{detail}.")
-                    is_finished = is_finished or event.ends_text
-                    timeout_s = FAREWELL_S if is_finished else self._patience.next_byte_s
-                    last = clock.time()
+                    if event.says_something:
+                        timeout_s = FAREWELL_S if event.ends_text else self._patience.next_byte_s
+                        last = clock.time()
                     yield event
 
     def _headers(self) -> dict[str, str]:
@@ -295,10 +308,10 @@ def _raw(response: httpx.Response) -> aclosing[AsyncGenerator[bytes]]:
     return aclosing(cast("AsyncGenerator[bytes]", response.aiter_raw()))
 
 
-async def _body(response: httpx.Response, limit_bytes: int) -> bytes:
-    """At most that much of what a server says. Raises Garbage if there is more."""
+async def _body(response: httpx.Response, limit_bytes: int, limit_s: float) -> bytes:
+    """At most that much of what a server says. Raises Garbage if there is more, and TimeoutError."""
     data = bytearray()
-    async with _raw(response) as pieces:
+    async with _raw(response) as pieces, asyncio.timeout(limit_s):
         async for piece in pieces:
             data += piece
             if len(data) > limit_bytes:
@@ -317,7 +330,7 @@ def _detail(body: bytes) -> str:
         inner = said.get("error")
         if isinstance(inner, dict):
             said = cast("dict[str, object]", inner)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return ""
     texts = [text for key in ("message", "detail", "error") if isinstance(text := said.get(key), str)]
     return f": {texts[0][:SHOWN_CHARACTERS]}" if texts else ""

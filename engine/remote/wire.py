@@ -21,6 +21,10 @@ MAX_LINE_BYTES = 1 << 20
 """A line of a stream that is longer is no event of a token or a few."""
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading JSON that somebody else has written raises."""
+
+
 class Garbage(Exception):
     """What came is no stream of completions; the message says what it was."""
 
@@ -68,6 +72,12 @@ class Choice(msgspec.Struct):
     token_ids: list[int] | None = None
     logprobs: Logprobs | None = None
 
+    @property
+    def says_something(self) -> bool:
+        """Whether there is any text in it, a token, or an end."""
+        told = self.logprobs and (self.logprobs.tokens or self.logprobs.content)
+        return bool(self.text or self.token_ids or told or self.finish_reason)
+
 
 class _Cached(msgspec.Struct):
     cached_tokens: int | None = None
@@ -94,6 +104,11 @@ class Event(msgspec.Struct):
     error: object = None
 
     @property
+    def says_something(self) -> bool:
+        """Whether there is more than counts and empty lists: without end, those are no answer."""
+        return any(choice.says_something for choice in self.choices)
+
+    @property
     def ends_text(self) -> bool:
         """Whether the server says that no more text comes."""
         return any(choice.finish_reason for choice in self.choices)
@@ -107,7 +122,7 @@ def read_cards(data: bytes) -> list[Card]:
     """The models that a server lists. Raises Garbage."""
     try:
         return _cards.decode(data).data
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise Garbage("what it lists as its models is no such list") from error
 
 
@@ -196,5 +211,5 @@ def _event(data: bytes) -> Event | None:
         return None
     try:
         return _events.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise Garbage("an event of it is no completion") from error

@@ -21,15 +21,15 @@ from engine.request import GenerationRequest, TextPrompt
 from tests.engine.fakes import DEADLINE_S, eventually
 
 HASTY = Patience(
-    connect_s=1.0,
-    first_byte_s=0.3,
-    next_byte_s=0.3,
-    look_s=1.0,
+    connect_s=DEADLINE_S,
+    first_byte_s=DEADLINE_S,
+    next_byte_s=DEADLINE_S,
+    look_s=DEADLINE_S,
     retry_s=1.0,
     pause_s=0.01,
     longest_pause_s=0.05,
 )
-"""So that tests wait for milliseconds."""
+"""So that little is waited between attempts. How long a server is waited for, tests say that need it."""
 PATIENT = replace(HASTY, retry_s=DEADLINE_S)
 """For tests in which nobody is given up."""
 
@@ -84,6 +84,16 @@ def says(data: bytes) -> Script:
 
     async def script(call: Call) -> None:
         await call.send(data)
+
+    return script
+
+
+def then(data: bytes) -> Script:
+    """Sends `data`, and then nothing, until the client has gone."""
+
+    async def script(call: Call) -> None:
+        await call.send(data)
+        await call.gone()
 
     return script
 

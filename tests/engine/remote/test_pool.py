@@ -120,7 +120,7 @@ def test_nobody_who_is_down_or_avoided_is_leased() -> None:
     asyncio.run(run())
 
 
-def test_after_a_failure_one_request_at_a_time_is_risked() -> None:
+def test_after_a_failure_one_request_at_a_time_is_risked_until_it_answers() -> None:
     async def run() -> None:
         async with pool("a", max_requests=9) as (made, (only,)):
             only.failures = 1
@@ -128,9 +128,35 @@ def test_after_a_failure_one_request_at_a_time_is_risked() -> None:
             waiting = asyncio.create_task(made.lease((0, 1), ()))
             await settle()
             assert not waiting.done()
-            only.failures = 0
-            made.give_back(only)
+            only._answered(1.0)  # pyright: ignore[reportPrivateUsage]
             assert await waiting is only
+
+    asyncio.run(run())
+
+
+def test_nobody_waits_behind_somebody_who_wants_another_server() -> None:
+    async def run() -> None:
+        async with pool("a", "b") as (made, (a, b)):
+            assert {await made.lease((0, 0), ()), await made.lease((0, 1), ())} == {a, b}
+            waiting = asyncio.create_task(made.lease(TYPING, {a}))
+            behind = asyncio.create_task(made.lease(CHAT, ()))
+            await settle()
+            made.give_back(a)
+            assert await behind is a
+            assert not waiting.done()
+            made.give_back(b)
+            assert await waiting is b
+
+    asyncio.run(run())
+
+
+def test_somebody_who_is_busy_is_asked_as_soon_as_he_wants_to_be() -> None:
+    async def run() -> None:
+        async with pool("a") as (made, (only,)):
+            only.free_at = time.monotonic() + 0.02
+            async with asyncio.timeout(5):
+                assert await made.lease(TYPING, ()) is only
+            assert time.monotonic() >= only.free_at
 
     asyncio.run(run())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -56,6 +57,12 @@ def test_ordinary_text_is_written_as_it_is(text: str) -> None:
 
     assert written.endswith(f"<|python_tag|>{text}#")
     assert PROMPTS.vocabulary.encode(written, specials=True) == list(ids)
+
+
+def test_a_mark_that_begins_with_a_blank_is_broken_up_too() -> None:
+    marked = replace(PROMPTS, marks={**PROMPTS.marks, 9999: " ab"})
+
+    assert marked.written(PROMPTS.build(asked("x ab")).tokens).endswith("x a b")
 
 
 def test_what_a_server_puts_in_front_by_itself_is_not_sent() -> None:

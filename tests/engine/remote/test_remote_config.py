@@ -31,6 +31,7 @@ def read(folder: Path, text: str) -> EngineConfig:
         (f'engine = "remote"\n{TABLE}prompts = "both"', "upstreams[0].prompts must be one of 'ids', 'text'"),
         (f'engine = "remote"\n{TABLE}max_requests = 0', "upstreams[0].max_requests must be between 1 and"),
         ('engine = "remote"\n[[upstreams]]\nurl = "gpu:8000"', "url must be an http:// or https:// address"),
+        ('engine = "remote"\n[[upstreams]]\nurl = "http://gpu:80000"', "Port out of range"),
         ('engine = "remote"\n[[upstreams]]\nurl = "http://gpu/v1/"', "url must end before /v1"),
         ('engine = "remote"\n[[upstreams]]\nurl = "https://me:pw@gpu"', "url must hold no user"),
     ],

@@ -16,7 +16,7 @@ from engine.protocol import StopReason
 from engine.remote.answer import RemoteAnswer
 from engine.remote.wire import Event, EventLines, Garbage, Kind, body_of
 from engine.request import GenerationRequest
-from tests.engine.fakes import FakeVocabulary
+from tests.engine.fake_parts import FakeVocabulary
 from tests.engine.remote.scripted import asked, event
 
 
