@@ -115,7 +115,9 @@ class PromptBuilder:
                 "this model cannot chat: its tokenizer has no chat template. Choose an instruct model, or "
                 "set chat_template in the engine's configuration."
             )
-        self._require_sane(sum(len(message.content) for message in prompt.messages), "messages")
+        # Where a message begins and ends takes a token at least.
+        size = sum(len(message.content) + MAX_TOKEN_CHARACTERS for message in prompt.messages)
+        self._require_sane(size, "messages")
         tokens = self._chats.encode(prompt)
         if len(tokens) >= self._max_length:
             raise ContextExceeded(

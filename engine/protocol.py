@@ -15,6 +15,11 @@ from typing import Literal
 PROTOCOL_VERSION = 1
 UNLOAD_WAIT_S = 10.0
 """How long the answer to ``POST /unload`` waits for the memory to be free."""
+NO_SERVER = "No server answers"
+"""How ``/health``'s message begins while an engine that asks others finds none, which may last."""
+MAX_STOPS = 16
+MAX_SEGMENTS = 256
+"""More would not fit into a prompt, and each is tried."""
 
 SegmentKind = Literal["prefix", "suffix", "definition", "snippet", "edit"]
 Stability = Literal["stable", "volatile"]
@@ -79,6 +84,8 @@ class StopSpec:
             raise ValueError("min_indent must not be negative")
         if any(not string for string in self.strings):
             raise ValueError("strings must not hold an empty string")
+        if len(self.strings) > MAX_STOPS:
+            raise ValueError(f"strings must be at most {MAX_STOPS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,8 @@ class UmbrellaRequest:
             raise ValueError("version must be at least 1")
         if not 1 <= self.n <= 16:
             raise ValueError("n must be between 1 and 16")
+        if len(self.segments) > MAX_SEGMENTS:
+            raise ValueError(f"segments must be at most {MAX_SEGMENTS}")
 
 
 @dataclass(frozen=True, slots=True)

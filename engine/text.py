@@ -45,10 +45,11 @@ def settled(text: str, spec: StopSpec) -> int:
     """How much of `text` no later token can take back: what might begin a stop is held."""
     length = len(text)
     for string in spec.strings:
-        for size in range(min(len(string) - 1, len(text)), 0, -1):
-            if text.endswith(string[:size]):
-                length = min(length, len(text) - size)
-                break
+        start = text.find(string[0], max(0, len(text) - len(string) + 1))
+        while start >= 0 and not string.startswith(text[start:]):
+            start = text.find(string[0], start + 1)
+        if start >= 0:
+            length = min(length, start)
     if spec.min_indent:
         length = min(length, len(text.rstrip()))
     return length

@@ -146,6 +146,10 @@ class Tokenizer:
         """Text of `ids`, special tokens left out, or as they are written where `specials` says so."""
         return self._fast.decode(list(ids), skip_special_tokens=not specials)
 
+    def decode_document(self, ids: Sequence[int]) -> str:
+        """`decode` with special tokens, for a thread beside others, as `encode_document` is."""
+        return self._fast.decode_batch([list(ids)], skip_special_tokens=False)[0]
+
     def detokenizer(self, before: Sequence[int] = ()) -> Detokenizer:
         """A stream of text for the tokens that follow `before`."""
         return Detokenizer(self._fast, before)

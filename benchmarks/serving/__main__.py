@@ -114,7 +114,7 @@ async def typed(client: EngineClient, keys: int, what: str) -> dict[str, object]
 
 def jain(shares: list[int]) -> float:
     """How evenly something is shared: 1 where all have the same, 1/n where one has all (Jain et al. 1984)."""
-    return round(sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares)), 3)
+    return round(sum(shares) ** 2 / max(1, len(shares) * sum(share**2 for share in shares)), 3)
 
 
 async def measure(on: Engine, keys: int) -> dict[str, object]:

@@ -57,7 +57,7 @@ async def _complete(
 ) -> None:
     """One request; its tokens are counted as they come, the last of them by the usage at the end."""
     body = {"prompt": prompt, "max_tokens": max_tokens, "stream": True, "user": name, "temperature": 0.8}
-    before, answers = outcome.tokens.get(name, 0), Counter[int]()
+    before, answers = outcome.tokens.setdefault(name, 0), Counter[int]()
     with _counted(outcome):
         async with http.stream("POST", "/v1/completions", json=body) as response:
             outcome.statuses[str(response.status_code)] += 1
@@ -89,7 +89,7 @@ async def bulk(http: httpx.AsyncClient, _port: int, _token: str, outcome: Outcom
 
 
 async def crowd(http: httpx.AsyncClient, _port: int, _token: str, outcome: Outcome) -> None:
-    """Many clients at once, one request each; who is refused for there being too many comes again when told."""
+    """Many clients at once, one request each; who is refused because of that comes again when told to."""
 
     async def once(index: int) -> None:
         name = f"client {index}"

@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from engine.api.problems import Problem
 from engine.doors import LOOPBACK
 
+_TWO_LENGTHS = "Send Content-Length or Transfer-Encoding: a proxy may take the other one for the body's end."
+
 
 class Guard:
     """ASGI middleware that checks what comes over TCP: Host, that no web page asks, and the bearer token.
@@ -35,6 +37,8 @@ class Guard:
         if _came_by_unix_socket(scope):
             return None
         headers = Headers(scope=scope)
+        if "content-length" in headers and "transfer-encoding" in headers:
+            return Problem(400, _TWO_LENGTHS, headers=(("Connection", "close"),))
         if _host_name(headers.get("host", "")) not in self._hosts:
             return _forbidden(
                 f"The Host header must be one of {', '.join(dict.fromkeys(self._hosts))}. Start the engine "
@@ -44,8 +48,9 @@ class Guard:
             return _forbidden(
                 "Requests of web pages are refused, which the Origin header gives away. Have a program ask."
             )
-        given = headers.get("authorization", "").removeprefix("Bearer ").encode()
-        if not self._token or not hmac.compare_digest(given, self._token.encode()):
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        is_known = hmac.compare_digest(given.strip().encode(), self._token.encode())
+        if not self._token or scheme.lower() != "bearer" or not is_known:
             message = (
                 "Send 'Authorization: Bearer TOKEN' with the token from engine.token in the runtime folder."
             )

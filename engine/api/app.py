@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import cast
 
 import msgspec
 from starlette.applications import Starlette
@@ -109,18 +110,18 @@ class Routes:
     async def post_load_adapter(self, request: Request) -> Response:
         """``POST /v1/load_lora_adapter``."""
         said = await load_adapter(await read_body(request, LoadAdapterBody), self.config, self.executor)
-        self.metrics.request_ended(request.url.path, "ok")
+        self.metrics.request_ended(_path(request), "ok")
         return PlainTextResponse(said)
 
     async def post_unload_adapter(self, request: Request) -> Response:
         """``POST /v1/unload_lora_adapter``."""
         said = await unload_adapter(await read_body(request, UnloadAdapterBody), self.executor)
-        self.metrics.request_ended(request.url.path, "ok")
+        self.metrics.request_ended(_path(request), "ok")
         return PlainTextResponse(said)
 
     async def post_generate(self, request: Request) -> GenerationResponse:
         """``POST /generate``, ``/generate_stream`` and ``/``."""
-        body, path = await read_body(request, GenerateBody), request.url.path
+        body, path = await read_body(request, GenerateBody), _path(request)
         stream = body.stream if path == "/" else path == "/generate_stream"
         adapter = resolve(body.parameters.adapter_id, self.config, self.executor.adapters)
         requests = tgi_requests(body, self.config, adapter, stream=stream)
@@ -161,14 +162,14 @@ class Routes:
     async def refused(self, request: Request, error: Exception) -> Response:
         """The answer to a body that cannot be served."""
         assert isinstance(error, UmbrellaError)
-        self.metrics.request_ended(request.url.path, "refused")
-        return problem_of(error).response(request.url.path)
+        self.metrics.request_ended(_counted(request), "refused")
+        return problem_of(error).response(_path(request))
 
     async def too_large(self, request: Request, _error: Exception) -> Response:
         """The answer to a body that is too large to look at."""
-        self.metrics.request_ended(request.url.path, "refused")
+        self.metrics.request_ended(_counted(request), "refused")
         message = f"The body is larger than {MAX_BODY_BYTES >> 20} MB. Send less text around the cursor."
-        return Problem(413, message).response(request.url.path)
+        return Problem(413, message).response(_path(request))
 
 
 async def nobody_there(_request: Request, _error: Exception) -> Response:
@@ -180,7 +181,17 @@ async def no_such_route(request: Request, error: Exception) -> Response:
     """The answer to a path or method there is not."""
     assert isinstance(error, HTTPException)
     kind = "not_found_error" if error.status_code == 404 else "invalid_request_error"
-    return Problem(error.status_code, error.detail, kind).response(request.url.path)
+    return Problem(error.status_code, error.detail, kind).response(_path(request))
+
+
+def _path(request: Request) -> str:
+    """The path that was asked for. Starlette's own goes through a URL, of which Host is a part."""
+    return cast("str", request.scope["path"])
+
+
+def _counted(request: Request) -> str:
+    """The path as metrics have it: without the name it ends with, of which there can be any number."""
+    return _path(request).removesuffix(request.path_params.get("name", ""))
 
 
 def create_app(routes: Routes, token: str = "", hosts: tuple[str, ...] = LOOPBACK) -> Guard:

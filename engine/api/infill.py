@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from engine.api.llama import LlamaOptions, generation
 from engine.config import EngineConfig
 from engine.errors import RequestError
-from engine.protocol import Segment
+from engine.protocol import MAX_SEGMENTS, Segment
 from engine.request import CodePrompt, GenerationRequest
 
 
@@ -29,6 +29,11 @@ class InfillBody(LlamaOptions):
     input_extra: tuple[ExtraFile, ...] = ()
     prompt: str = ""
     """Text between the prefix and the cursor."""
+
+    def __post_init__(self) -> None:
+        LlamaOptions.__post_init__(self)  # `super()` does not work in a class that was given slots.
+        if len(self.input_extra) > MAX_SEGMENTS:
+            raise ValueError(f"input_extra must be at most {MAX_SEGMENTS}")
 
 
 def to_request(body: InfillBody, config: EngineConfig, adapters: Collection[str] = ()) -> GenerationRequest:

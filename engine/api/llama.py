@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import cast
 
-from engine.api.body import as_strings, chosen_seed, client_of, served_tier, token_biases
+from engine.api.body import as_strings, chosen_seed, client_of, require_stops, served_tier, token_biases
 from engine.api.models import adapter_or_default
 from engine.api.respond import Texts, umbrella_of
 from engine.config import EngineConfig
@@ -89,8 +89,7 @@ class LlamaOptions:
         require_between("n_cmpl", self.n_cmpl, 1, 16)
         require_between("n_probs", self.n_probs, 0, MAX_TOP_LOGPROBS)
         token_biases(self.logit_bias)
-        if "" in as_strings(self.stop):
-            raise ValueError("stop must not hold an empty string")
+        require_stops(self.stop)
         for name in ("grammar", "json_schema", "post_sampling_probs"):
             value = getattr(self, name)
             if value or (name == "json_schema" and value is not None):

@@ -7,9 +7,10 @@ that is how a rendered template arrives. A user's text belongs into ``/infill`` 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
+from engine.api.choices import require_room
 from engine.api.llama import LlamaOptions, generation
 from engine.config import EngineConfig
 from engine.errors import ContextExceeded, RequestError
@@ -39,17 +40,22 @@ def to_requests(
     """The generations that `body` asks for, one a prompt. Encodes them. Raises RequestError."""
     wanted = config.generation_length if body.n_predict is None else body.n_predict
     requests: list[GenerationRequest] = []
-    for parts in _prompts(body):
-        if sum(len(part) for part in parts if isinstance(part, str)) > MAX_CHARACTERS * vocabulary.max_length:
+    prompts = _prompts(body)
+    require_room(len(prompts), "prompt", body.umbrella, config)
+    for parts in prompts:
+        characters = sum(len(part) for part in parts if isinstance(part, str))
+        is_sane = characters <= MAX_CHARACTERS * vocabulary.max_length
+        ids = ids_of(parts, vocabulary) if is_sane else []
+        left = vocabulary.max_length - len(ids)
+        if not is_sane or left < 1:
             raise ContextExceeded(
                 f"prompt: it is too long for a context of {vocabulary.max_length} tokens. Shorten it.",
                 "prompt",
             )
-        ids = ids_of(parts, vocabulary)
-        left = max(1, vocabulary.max_length - len(ids))  # Where nothing is left, the engine says so.
         length = left if wanted == -1 else min(wanted, left)
         requests.append(generation(body, TokenPrompt(tuple(ids)), length, config, adapters))
-    return requests
+    # All of them together have the share of one client.
+    return [replace(request, client=requests[0].client) for request in requests]
 
 
 def ids_of(

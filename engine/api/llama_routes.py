@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -22,6 +23,9 @@ from engine.executor import Executor, Vocabulary
 from engine.metrics import Metrics
 from engine.request import GenerationRequest, TextPrompt
 
+MAX_CONTENT = 1 << 20
+"""Characters, which take seconds to encode. A client may send a longer text in parts."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenizeBody:
@@ -33,6 +37,10 @@ class TokenizeBody:
     parse_special: bool = True
     """Whether text that is written like a special token becomes it."""
     with_pieces: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.content) > MAX_CONTENT:
+            raise ValueError(f"content must have at most {MAX_CONTENT} characters; send it in parts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +87,9 @@ class LlamaRoutes:
     async def post_tokenize(self, request: Request) -> Response:
         """``POST /tokenize``: the ids of a text, perhaps with the text of each."""
         body, vocabulary = await read_body(request, TokenizeBody), self._vocabulary
-        tokens = await asyncio.to_thread(_tokenized, body, vocabulary)
+        answer = await asyncio.to_thread(_tokenized, body, vocabulary)
         self.metrics.request_ended("/tokenize", "ok")
-        return JSONResponse({"tokens": tokens})
+        return Response(answer, media_type="application/json")
 
     async def post_detokenize(self, request: Request) -> Response:
         """``POST /detokenize``: the text of ids, special tokens as they are written."""
@@ -151,11 +159,12 @@ class LlamaRoutes:
         return GenerationResponse(self.executor, self.metrics, asked, dialect)
 
 
-def _tokenized(body: TokenizeBody, vocabulary: Vocabulary) -> list[object]:
+def _tokenized(body: TokenizeBody, vocabulary: Vocabulary) -> bytes:
     tokens = ids_of([body.content], vocabulary, begin=body.add_special, specials=body.parse_special)
     if not body.with_pieces:
-        return [*tokens]
-    return [{"id": token, "piece": _shown(vocabulary.piece(token))} for token in tokens]
+        return msgspec.json.encode({"tokens": tokens})
+    known = {token: {"id": token, "piece": _shown(vocabulary.piece(token))} for token in set(tokens)}
+    return msgspec.json.encode({"tokens": [known[token] for token in tokens]})
 
 
 def _shown(piece: bytes) -> object:

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from engine.api.body import as_strings, chosen_seed, client_of, served_tier, token_biases
+from engine.api.body import as_strings, chosen_seed, client_of, require_stops, served_tier, token_biases
 from engine.api.choices import MAX_CHOICES, SEEDS
 from engine.api.respond import Texts, added_up, umbrella_of
 from engine.config import EngineConfig
@@ -15,7 +15,6 @@ from engine.protocol import StopReason, TokenCounts, UmbrellaRequest
 from engine.request import GenerationRequest, Prompt
 from engine.schema import require_between
 
-MAX_STOPS = 16
 MAX_TOP_LOGPROBS = 20
 _LIMITS = (StopReason.LENGTH, StopReason.DEADLINE)
 
@@ -67,11 +66,7 @@ class OpenAiBody:
         require_between("top_k", self.top_k, -1, 1 << 24)
         require_between("min_p", self.min_p, 0, 1)
         require_between("repetition_penalty", self.repetition_penalty, 0.01, 100)
-        stops = as_strings(self.stop)
-        if "" in stops:
-            raise ValueError("stop must not hold an empty string")
-        if len(stops) > MAX_STOPS:
-            raise ValueError(f"stop must hold at most {MAX_STOPS} strings")
+        require_stops(self.stop)
         token_biases(self.logit_bias)
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine import __version__
-from engine.api.body import chosen_seed, client_of, served_tier
+from engine.api.body import chosen_seed, client_of, require_stops, served_tier
 from engine.api.choices import MAX_CHOICES, SEEDS, best, require_room, several
 from engine.api.respond import Texts, umbrella_of, umbrella_of_all
 from engine.config import EngineConfig
@@ -64,8 +64,7 @@ class GenerateParameters:
         require_between("frequency_penalty", self.frequency_penalty, -2, 2)
         require_between("seed", self.seed, 0, SEEDS - 1)
         require_between("best_of", self.best_of, 1, MAX_CHOICES)
-        if "" in (self.stop or ()):
-            raise ValueError("stop must not hold an empty string")
+        require_stops(self.stop)
         for name in _UNSUPPORTED:
             if getattr(self, name):
                 raise ValueError(f"{name} is not supported; leave it out")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import select
 import socket
+import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -236,6 +237,23 @@ def test_a_client_that_sends_100_mb_before_it_reads_learns_why_it_is_refused(
         assert response.status_code == 413
         assert f"{MAX_BODY_BYTES >> 20} MB" in response.json()["error"]["message"]
         assert http.get("/health").status_code == 200
+
+
+def test_only_so_many_large_bodies_come_in_at_a_time(
+    calm: tuple[RunningEngine, Visit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.api.body._large_bodies", threading.Semaphore(1))
+    engine, visit = calm
+    visitors = [visit(), visit()]
+    for visitor in visitors:
+        visitor.say(visitor.head(length=1 << 20) + "x" * (1 << 19))
+    answered, _, _ = select.select([visitor.socket for visitor in visitors], [], [], DEADLINE_S)
+    refused, taken = sorted(visitors, key=lambda visitor: visitor.socket not in answered)
+    assert refused.status() == 503
+    assert engine.http.post("/infill", json={"n_predict": 1}).status_code == 200
+    taken.say("x" * (1 << 19))
+    assert taken.status() == 400
+    assert engine.http.post("/infill", json={"n_predict": 1, "x": "x" * (1 << 19)}).status_code == 200
 
 
 def test_a_body_without_end_is_not_read_for_ever(tmp_path: Path) -> None:

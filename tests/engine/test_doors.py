@@ -86,6 +86,14 @@ def test_a_proxys_headers_do_not_say_where_a_request_comes_from(served: RunningE
         assert http.get("/health", headers={**headers, "Host": "evil.example"}).status_code == 403
 
 
+def test_a_body_of_two_lengths_is_refused(served: RunningEngine) -> None:
+    with over_tcp(served) as http:
+        lengths = {"Content-Length": "5", "Transfer-Encoding": "chunked"}
+        response = http.post("/infill", content=b"0\r\n\r\n", headers=lengths)
+        assert response.status_code == 400
+        assert response.headers["connection"] == "close"
+
+
 def test_no_answer_may_be_read_by_pages_of_other_origins(served: RunningEngine) -> None:
     with over_tcp(served) as http:
         assert "access-control-allow-origin" not in http.get("/health").headers

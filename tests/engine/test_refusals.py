@@ -51,12 +51,13 @@ BIASES = [
     [1, 1],
     [[1, 1], [1, 2]],
     [[999, False]],
+    [[at, 1] for at in range(1025)],
 ]
 EITHER: list[tuple[dict, str]] = [
     *(({"temperature": value}, "temperature") for value in (-1, 101, "1", True)),
     *(({"top_p": value}, "top_p") for value in (-0.1, 1.1)),
     *(({"seed": value}, "seed") for value in (-2, TOO_LARGE, 1.5, "1")),
-    *(({"stop": value}, "stop") for value in ([""], ["x", ""], "", 5)),
+    *(({"stop": value}, "stop") for value in ([""], ["x", ""], "", 5, ["x"] * 17, "x" * 4097)),
     *(({"stream": value}, "stream") for value in (1, "true")),
     *(({"logit_bias": value}, "logit_bias") for value in BIASES),
     ({"umbrella": 5}, "umbrella"),
@@ -66,10 +67,10 @@ EITHER: list[tuple[dict, str]] = [
     ({"umbrella": {"priority": "soon"}}, "umbrella.priority"),
     ({"umbrella": {"tier": "both"}}, "umbrella.tier"),
     ({"umbrella": {"speculative": 1}}, "umbrella.speculative"),
-    ({"umbrella": {"stop": {"strings": [""]}}}, "umbrella.stop.strings"),
+    *(({"umbrella": {"stop": {"strings": value}}}, "umbrella.stop.strings") for value in ([""], ["x"] * 17)),
     ({"umbrella": {"stop": {"max_lines": 0}}}, "umbrella.stop.max_lines"),
     ({"umbrella": {"stop": {"min_indent": -1}}}, "umbrella.stop.min_indent"),
-    ({"umbrella": {"segments": 5}}, "umbrella.segments"),
+    *(({"umbrella": {"segments": value}}, "umbrella.segments") for value in (5, [SNIPPET] * 257)),
     *(
         (segment(**{name: value}), f"umbrella.segments[0].{name}")
         for name, value in (
@@ -97,6 +98,7 @@ INFILL: list[tuple[dict, str]] = [
     ({"grammar": "root ::= [0-9]"}, "grammar"),
     ({"json_schema": {}}, "json_schema"),
     ({"post_sampling_probs": True}, "post_sampling_probs"),
+    ({"input_extra": [{"text": ""}] * 257}, "input_extra"),
     ({"input_extra": [{"filename": "a"}]}, "input_extra[0].text"),
     ({"input_extra": [{"text": "a", "filename": 5}]}, "input_extra[0].filename"),
     ({"input_prefix": "a", **segment(kind="prefix")}, "input_prefix"),
@@ -155,7 +157,11 @@ def test_a_number_beyond_all_numbers_is_refused_by_its_fields_name(
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[1]", b'"text"', b'{"seed": NaN}', b'{"top_p": Infinity}', b"\xff", b"[" * 100_000]
+    "body",
+    [
+        *(b"", b"{", b"[1]", b'"text"', b'{"seed": NaN}', b'{"top_p": Infinity}'),
+        *(b"\xff", b'{"prompt": "\xff"}', b"[" * 100_000),
+    ],
 )
 def test_a_body_that_is_no_json_object_is_a_400(engine: RunningEngine, body: bytes) -> None:
     response = engine.http.post("/infill", content=body)
@@ -167,6 +173,28 @@ def test_a_body_beyond_the_limit_is_a_413(engine: RunningEngine) -> None:
     response = engine.http.post("/infill", json={"input_prefix": "x" * (17 << 20)})
     assert response.status_code == 413
     assert "16 MB" in error_of(response)["message"]
+
+
+@pytest.mark.parametrize("value", ["[]", '""'])
+def test_a_body_of_too_many_values_is_refused_unread(engine: RunningEngine, value: str) -> None:
+    response = engine.http.post("/infill", content=f'{{"x": [{f"{value}," * 300_000}0]}}')
+    assert response.status_code == 400
+    assert "values" in error_of(response)["message"]
+
+
+def test_what_stands_in_a_text_is_no_value(engine: RunningEngine) -> None:
+    assert engine.http.post("/tokenize", json={"content": ',"[\\' * 140_000}).status_code == 200
+
+
+def test_names_that_are_not_there_are_not_kept(engine: RunningEngine) -> None:
+    for name in ("secret-1", "secret/2"):
+        assert engine.http.get(f"/v1/models/{name}").status_code == 404
+    assert "secret" not in engine.http.get("/metrics").text
+
+
+def test_a_host_says_nothing_of_the_path(engine: RunningEngine) -> None:
+    response = engine.http.post("/generate", json={}, headers={"Host": "x/y?"})
+    assert response.json()["error_type"] == "validation"
 
 
 def test_what_does_not_exist_is_said_in_json(engine: RunningEngine) -> None:

@@ -13,7 +13,8 @@ from engine.config import EngineConfig
 from engine.generation import EngineBackend
 from engine.protocol import UmbrellaRequest
 from engine.request import ChatPrompt, Message
-from tests.engine.fakes import END, FakeBackend, RunningEngine, error_of, events_of, running_engine
+from tests.engine.fake_parts import END
+from tests.engine.fakes import FakeBackend, RunningEngine, error_of, events_of, running_engine
 
 CONFIG = EngineConfig(model="fake")
 HI = {"role": "user", "content": "hi"}

@@ -15,16 +15,8 @@ from engine.api.logprobs import completion_logprobs, written
 from engine.config import EngineConfig
 from engine.jobs import Chunk, Ending
 from engine.protocol import StopReason, Timings, TokenCounts, UmbrellaRequest
-from tests.engine.fakes import (
-    END,
-    FakeBackend,
-    FakeBranch,
-    FakeVocabulary,
-    RunningEngine,
-    error_of,
-    events_of,
-    running_engine,
-)
+from tests.engine.fake_parts import END, FakeBranch, FakeVocabulary
+from tests.engine.fakes import FakeBackend, RunningEngine, error_of, events_of, running_engine
 
 CONFIG = EngineConfig(model="fake")
 SNIPPET = {"kind": "snippet", "text": "xxxx"}

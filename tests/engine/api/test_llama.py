@@ -13,10 +13,9 @@ from engine.api.llama_completion import PromptBody, to_requests
 from engine.config import EngineConfig
 from engine.config_tables import AdapterName
 from engine.protocol import UmbrellaRequest
+from tests.engine.fake_parts import FakeBranch, FakeVocabulary
 from tests.engine.fakes import (
     FakeBackend,
-    FakeBranch,
-    FakeVocabulary,
     Gate,
     RunningEngine,
     error_of,
@@ -212,6 +211,11 @@ def test_several_prompts_are_answered_in_their_order(engine: RunningEngine) -> N
     assert [answer["tokens_evaluated"] for answer in answers] == [2, 2, 4]
     assert [answer["content"] for answer in answers] == ["cde", "cde", "efg"]
     assert [answer["index"] for answer in answers] == [0, 1, 2]
+
+
+def test_several_prompts_have_one_clients_share_together() -> None:
+    asked = to_requests(PromptBody(prompt=["a", "b"]), FakeVocabulary(), EngineConfig(model="fake"))
+    assert len({request.client for request in asked}) == 1
 
 
 def test_several_prompts_are_streamed_by_their_index(engine: RunningEngine) -> None:

@@ -123,6 +123,7 @@ def test_anything_is_answered_or_refused_by_its_fields_name(
         ),
         ("/completion", {"prompt": [97, 256]}, "prompt"),
         ("/completion", {}, "prompt"),
+        ("/completion", {"prompt": ["a"] * 65}, "prompt"),
         (
             "/completion",
             {"prompt": "a", "umbrella": {"segments": [{"kind": "prefix", "text": "a"}]}},
@@ -130,6 +131,7 @@ def test_anything_is_answered_or_refused_by_its_fields_name(
         ),
         ("/tokenize", {}, "content"),
         ("/tokenize", {"content": ["a"]}, "content"),
+        ("/tokenize", {"content": "a" * ((1 << 20) + 1)}, "content"),
         *(("/tokenize", {"content": "a", name: 1}, name) for name in ("add_special", "parse_special")),
         ("/tokenize", {"content": "a", "with_pieces": "yes"}, "with_pieces"),
         ("/detokenize", {}, "tokens"),

@@ -12,7 +12,8 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.errors import CheckpointError
-from tests.engine.fakes import END, FakeBackend, Gate, RunningEngine, eventually, running_engine
+from tests.engine.fake_parts import END
+from tests.engine.fakes import FakeBackend, Gate, RunningEngine, eventually, running_engine
 
 MESSAGES: Any = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
 

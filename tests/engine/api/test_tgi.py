@@ -15,7 +15,8 @@ from engine.api.tgi import GenerateBody, GenerateParameters, TgiDialect, to_requ
 from engine.config import EngineConfig
 from engine.jobs import Chunk, Ending
 from engine.protocol import StopReason, Timings, TokenCounts
-from tests.engine.fakes import END, FakeBackend, RunningEngine, events_of, running_engine
+from tests.engine.fake_parts import END
+from tests.engine.fakes import FakeBackend, RunningEngine, events_of, running_engine
 
 CONFIG = EngineConfig(model="fake")
 
