@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from engine import hub_command
+from engine import __version__, hub_command
 from engine.backend import Backend
 from engine.client import ask_to_drain
 from engine.config import EngineConfig
@@ -30,7 +30,7 @@ from engine.growmap import command as growmap
 from engine.launch import probe, unload_engine
 from engine.offload import plan_command
 from engine.progress import Progress
-from engine.protocol import Health
+from engine.protocol import NO_SERVER, Health
 from engine.quantize import command as quantize
 from engine.runtime import POLL_S, RuntimeDir
 from engine.selftest import command as selftest
@@ -142,9 +142,11 @@ def _parser(table: Sequence[Command]) -> argparse.ArgumentParser:
         description="The one engine of this user.",
         epilog="Exit codes: 0 done, 1 it failed, 2 bad usage or configuration, 3 no engine runs.",
     )
-    subparsers = parser.add_subparsers(required=True)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in table:
-        subparser = subparsers.add_parser(command.name, help=command.help)
+        description = f"{command.help[0].upper()}{command.help[1:]}."
+        subparser = subparsers.add_parser(command.name, help=command.help, description=description)
         command.add_arguments(subparser)
         subparser.set_defaults(run=command.run)
     return parser
@@ -155,7 +157,9 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     tcp = parser.add_argument_group("TCP", "Beside the Unix socket, for other programs. Off without --port.")
     tcp.add_argument("--port", type=int, help="listen here too, for whoever has the token; 0: any free port")
     tcp.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (%(default)s)")
-    tcp.add_argument("--token-file", type=Path, metavar="FILE", help="keep the token here; new at each start")
+    tcp.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="keep the token here; else each start has a new one"
+    )
     tcp.add_argument(
         "--allow-remote",
         action="append",
@@ -217,7 +221,10 @@ def _hold_lock(place: RuntimeDir, inherited: int | None) -> None:
     """Hold the lock for as long as this process lives: handed down by who started us, or taken here."""
     lock = place.try_lock() if inherited is None else inherited
     if lock is None:
-        raise EngineUnavailable("An engine runs already; see `umbrella-engine status`.")
+        raise EngineUnavailable(
+            "An engine runs already; see `umbrella-engine status`. To start it in another way, run "
+            "`umbrella-engine stop` first."
+        )
     os.set_inheritable(lock, False)
     place.sign_lock(lock)
 
@@ -243,7 +250,8 @@ def _show(place: RuntimeDir, health: Health) -> None:
     from rich.table import Table
 
     table = Table(box=None, show_header=False)
-    state = f"{health.state} ({health.progress:.0%} loaded)" if health.state == "loading" else health.state
+    is_loading = health.state == "loading" and not health.message.startswith(NO_SERVER)
+    state = f"{health.state} ({health.progress:.0%} loaded)" if is_loading else health.state
     rows = {
         "state": state,
         "message": health.message,

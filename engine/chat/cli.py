@@ -12,11 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from engine import __version__
 from engine.chat.conversation import Wishes
 from engine.client import AsyncClient, Client, Endpoint, Naming, endpoint_at, fetch_health, token_in
 from engine.errors import EngineUnavailable, UmbrellaError
 from engine.launch import ensure_engine
-from engine.protocol import Health
+from engine.protocol import NO_SERVER, Health
 
 C = TypeVar("C", Client, AsyncClient)
 
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if (options.prompts is None) != (options.output is None):
         parser.error("--prompts and --output go together")
+    if options.web and options.prompts:
+        parser.error("--web and --prompts are two things: choose one")
     if options.url and options.config:
         parser.error("--config is for an engine of your own; leave it out with --url")
     try:
@@ -130,6 +133,8 @@ def _talk(options: argparse.Namespace, place: Endpoint, client: Client, wishes: 
             health = _loaded(place, status.update)
         if health is not None:
             screen.say(f"{health.model}. /help lists commands, Ctrl-D leaves.")
+            if health.message.startswith(NO_SERVER):
+                screen.say(health.message)
             if health.model.startswith("bundled:"):
                 screen.say(_MUTE)
     else:
@@ -143,6 +148,8 @@ def _loaded(place: Endpoint, show: Callable[[str], None]) -> Health | None:
     """Wait until models are loaded. None where the server does not speak of such things."""
     with suppress(EngineUnavailable):
         while (health := fetch_health(place)).state in ("starting", "loading"):
+            if health.message.startswith(NO_SERVER):
+                break  # Only a request makes an engine look for them again.
             show(f"{health.message or 'Loading'} ({health.progress:.0%})")
             time.sleep(POLL_S)
         return health
@@ -153,6 +160,12 @@ def _at_least_one(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("it must be at least 1")
+    return number
+
+
+def _port(text: str) -> int:
+    if not 0 <= (number := int(text)) < 1 << 16:
+        raise argparse.ArgumentTypeError("it must be between 0 and 65535")
     return number
 
 
@@ -171,13 +184,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="turns the model is told at most; else all that fit",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     where = parser.add_argument_group("which engine")
     where.add_argument("--config", type=Path, metavar="FILE", help="start your own with this configuration")
     where.add_argument("--url", default="", help="another one, or any server that speaks OpenAI's API")
     where.add_argument("--token-file", default="", metavar="FILE", help="holds the token that it wants")
     web = parser.add_argument_group("in a browser")
     web.add_argument("--web", action="store_true", help="serve a page on loopback, and print its address")
-    web.add_argument("--port", type=int, default=0, help="where; else any port that is free")
+    web.add_argument("--port", type=_port, default=0, help="where; else any port that is free")
     batch = parser.add_argument_group("a file of prompts")
     batch.add_argument("--prompts", type=Path, metavar="FILE", help="JSON: what to ask; see docs/chat.md")
     batch.add_argument(

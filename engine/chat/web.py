@@ -211,7 +211,7 @@ def application(page: Page, title: str, wishes: Wishes, token: str, port: int) -
         from fastapi import FastAPI
         from gradio.themes import Default
     except ImportError as error:
-        raise ConfigError("--web needs Gradio: pip install 'umbrella-lsp[web]'.") from error
+        raise ConfigError("--web needs Gradio: install umbrella-lsp with its extra `web`.") from error
     blocks = _blocks(page, title, wishes)
     blocks.queue(api_open=False, default_concurrency_limit=None)
     theme = Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])

@@ -121,7 +121,7 @@ def object_of(data: bytes) -> dict[str, Any]:
     """The JSON object that `data` is; an empty one if it is something else."""
     try:
         value = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = None
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from engine import __version__
 from engine.memory import GIB, gib
+from engine.protocol import NO_SERVER
 from umbrella_lsp.doctor.report import (
     NOT_ANSWERING,
     Configuration,
@@ -66,6 +67,8 @@ def _about_engine(engine: Engine, configuration: Configuration | None) -> Iterat
         yield f"The last engine ended unexpectedly. The end of its log, {engine.log.path}, may say why."
     if engine.state == "failed":
         yield f"The engine could not load its models: {engine.message}"
+    if engine.message.startswith(NO_SERVER):
+        yield f"{engine.message} Check the servers, and `upstreams` in the configuration."
     if engine.package and engine.package != __version__:
         yield (f"An engine of version {engine.package} runs, and this is {__version__}. {RESTART}")
     elif engine.config_hash and configuration and engine.config_hash != configuration.config_hash:

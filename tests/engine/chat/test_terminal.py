@@ -10,11 +10,12 @@ from typing import Any, cast
 
 import pytest
 
-from engine.chat.cli import main
+from engine.chat.cli import _loaded, main
 from engine.chat.conversation import Wishes
 from engine.chat.terminal import PlainScreen, Talk
-from engine.client import Answer
+from engine.client import Answer, Endpoint
 from engine.errors import ContextExceeded, EngineUnavailable
+from engine.protocol import Health
 from tests.engine.fakes import FakeBackend, eventually, running_engine
 
 
@@ -164,9 +165,29 @@ def test_what_cannot_be_asked_is_said_in_a_line(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--prompts", "a.json"], ["--max-turns", "0"], ["--url", "http://a:1", "--config", "b"]]
+    "arguments",
+    [
+        ["--prompts", "a.json"],
+        ["--max-turns", "0"],
+        ["--url", "http://a:1", "--config", "b"],
+        ["--web", "--port", "65536"],
+        ["--web", "--prompts", "a.json", "--output", "b.jsonl"],
+    ],
 )
 def test_options_that_make_no_sense_are_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
+
+
+def test_servers_that_do_not_answer_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = iter(["Asking the servers", "No server answers: gpu is down. The next request looks again."])
+    monkeypatch.setattr(
+        "engine.chat.cli.fetch_health",
+        lambda _place: Health("loading", 0.0, "", 1, "", 7, message=next(said)),
+    )
+    shown: list[str] = []
+    health = _loaded(Endpoint(), shown.append)
+    assert health is not None
+    assert "gpu is down" in health.message
+    assert shown == ["Asking the servers (0%)"]

@@ -81,6 +81,7 @@ def with_configuration(**changes: object) -> Report:
         (with_engine(folder=Place("/run/u", True, "0700", is_own=False)), "belongs to another user"),
         (with_engine(package="0.0.1"), "version 0.0.1 runs.*umbrella-engine stop"),
         (with_engine(state="failed", message="The file is cut off."), "could not load its models: The file"),
+        (with_engine(state="loading", message="No server answers: gpu is down."), "gpu is down.*upstreams"),
         (with_engine(state=NOT_ANSWERING), r"process 7\) does not answer.*stop"),
         (replace(HEALTHY, engine=replace(STOPPED, crashed=True)), "ended unexpectedly.*engine.log"),
         (replace(HEALTHY, gpus=Gpus(problem="nvidia-smi failed (exit 9)")), "exit 9.*Check the driver"),
