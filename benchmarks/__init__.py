@@ -1,1 +1,1 @@
-"""What README publishes: commands that print one JSON document last. Never tests: the machine is shared."""
+"""What is published: commands that print one JSON document last. Never tests: the machine is shared."""

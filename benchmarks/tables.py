@@ -1,7 +1,7 @@
-"""README's tables of what speculation gains and of how layers stream, made from the benchmarks' documents.
+"""Tables of docs/figures.md, what speculation gains and how layers stream, from the benchmarks' documents.
 
-``python -m benchmarks.readme benchmarks/results/speculation.json`` prints the one, ``.../offload.json`` the
-other; a test compares them with README.
+``python -m benchmarks.tables benchmarks/results/speculation.json`` prints the one, ``.../offload.json`` the
+other; a test compares them with that file.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from benchmarks.offload.shapes import COPY_LAUNCH_MS
 from benchmarks.offload.synthetic import Synthetic
 from benchmarks.offload.umbrella import PassCosts
-from engine.int4.form import Shape
-from engine.int4.linear import QuantisedLinear
 from engine.layers import Layer, ResidentLayers
 from engine.linear import Linear
+from engine.low_bit.form import Shape
+from engine.low_bit.linear import QuantisedLinear
 from engine.offload.layout import fused_linears
 
 Multiply = Callable[[Mapping[str, Tensor], Tensor], Tensor]

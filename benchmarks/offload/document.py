@@ -1,4 +1,4 @@
-"""What of the benchmark's document README shows: a table, and what a picture is drawn of."""
+"""What of the benchmark's document docs/figures.md shows: a table, and what a picture is drawn of."""
 
 from __future__ import annotations
 

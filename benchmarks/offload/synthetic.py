@@ -16,10 +16,10 @@ from torch import Tensor
 from benchmarks.offload.checkpoint import write
 from benchmarks.offload.shapes import Shape
 from engine.checkpoint import Checkpoint
-from engine.int4.choice import Kernels
-from engine.int4.form import DTypeName, Form
 from engine.layers import Layer, LayerStore, Norms
 from engine.linear import DenseLinear, RmsNorm
+from engine.low_bit.choice import Kernels
+from engine.low_bit.form import DTypeName, Form
 from engine.model import Transformer
 from engine.model_config import ModelConfig
 from engine.offload.layout import LayerLayout
