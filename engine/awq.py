@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engine.checkpoint import Checkpoint
 from engine.errors import CheckpointError
-from engine.int4.weight import PER_WORD, Int4Weight
+from engine.low_bit.weight import PER_WORD, Int4Weight
 
 
 def read_awq(

@@ -58,7 +58,7 @@ class UpstreamName:
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             raise ValueError("url must be an http:// or https:// address")
         if "@" in parts.netloc:
             raise ValueError("url must hold no user and no password; token_env names what holds a token")

@@ -127,6 +127,8 @@ class Timed:
     dtype: torch.dtype
     split: tuple[int, int, int]
     """As `engine.layers.LayerStore.split`."""
+    stages: tuple[int, ...]
+    """How many layers run on each device, in the order in which a pass goes through them."""
     replays: bool
     most_rows: int
 
@@ -139,6 +141,7 @@ class Timed:
             model.device,
             model.dtype,
             model.split,
+            model.stages,
             model.replay is not None,
             most_rows,
         )
@@ -146,7 +149,7 @@ class Timed:
     def digest(self) -> str:
         """Equal on one machine for what takes equal times."""
         facts = [*speed_facts(self.device), str(self.dtype), self.most_rows, repr(self.config)]
-        facts += [self.weights_bytes, self.replays, self.split]
+        facts += [self.weights_bytes, self.replays, self.split, self.stages]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 
@@ -181,7 +184,7 @@ class CostCache:
         file = self._file(timed)
         try:
             return file and msgspec.json.decode(file.read_bytes(), type=CostTable)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return None
 
     def _file(self, timed: Timed) -> Path | None:

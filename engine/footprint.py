@@ -14,7 +14,7 @@ from engine.checkpoint import find, find_description
 from engine.config import EngineConfig
 from engine.config_tables import ModelName
 from engine.errors import CheckpointError
-from engine.int4.form import ITEM_BYTES, DTypeName, Form
+from engine.low_bit.form import ITEM_BYTES, DTypeName, Form
 from engine.model_config import ModelConfig, read_model_config
 from engine.offload.layout import LayerLayout, fused_linears
 from engine.weight_files import read_header, weight_files

@@ -14,7 +14,7 @@ from torch import Tensor
 from engine.awq import read_scales, read_words, require_divisible
 from engine.checkpoint import Checkpoint
 from engine.errors import CheckpointError
-from engine.int4.weight import PER_WORD, Int4Weight, pack
+from engine.low_bit.weight import PER_WORD, Int4Weight, pack
 from engine.quantization import Quantization
 
 _ONES = 0x11111111

@@ -9,9 +9,9 @@ import torch
 
 from engine.checkpoint import Checkpoint
 from engine.footprint import stays_packed
-from engine.int4.choice import Kernels
 from engine.kept import folder_for
 from engine.layers import Layer, LayerStore, ResidentLayers
+from engine.low_bit.choice import Kernels
 from engine.memory import give_back
 from engine.offload.packed_file import LayerSource, open_source
 from engine.offload.placement import Placement

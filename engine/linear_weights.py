@@ -12,8 +12,8 @@ from engine.awq import read_awq
 from engine.checkpoint import Checkpoint
 from engine.errors import CheckpointError
 from engine.gptq import read_gptq
-from engine.int4.int8 import Int8Weight
-from engine.int4.weight import PER_WORD, Int4Weight
+from engine.low_bit.int8 import Int8Weight
+from engine.low_bit.weight import PER_WORD, Int4Weight
 from engine.quantization import Quantization
 from engine.rounding import to_int4, to_int8
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -160,6 +161,11 @@ class Transformer:
     def split(self) -> tuple[int, int, int]:
         """How many layers stay on the device, come from host memory at every pass, and come from disk."""
         return self._layers.split
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """How many layers are computed on each device, one after the other."""
+        return tuple(len(list(run)) for _, run in groupby(map(self.device_of, range(self.num_layers))))
 
     @property
     def in_place(self) -> bool:

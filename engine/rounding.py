@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from engine.int4.int8 import Int8Weight
-from engine.int4.weight import PER_WORD, Int4Weight, pack
+from engine.low_bit.int8 import Int8Weight
+from engine.low_bit.weight import PER_WORD, Int4Weight, pack
 
 _CHUNK = 1024
 """Output features that are rounded at a time: in float32 a weight takes four bytes, several times over."""

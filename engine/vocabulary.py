@@ -54,9 +54,9 @@ class TokenizerVocabulary:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of `tokens`, special ones as they are written. Raises RequestError for an unknown id."""
-        for token in tokens:
+        for token in set(tokens):
             self._written(token)
-        return self._tokenizer.decode(tokens, specials=True)
+        return self._tokenizer.decode_document(tokens)
 
     def piece(self, token: int) -> bytes:
         """What `token` writes behind other text, which may be a part of a character."""

@@ -12,11 +12,11 @@ from engine.checkpoint import Checkpoint
 from engine.cpu_linear import PreciseHead, compact, fastest
 from engine.errors import ConfigError
 from engine.footprint import SMALL_BYTES, computing_dtype, is_small
-from engine.int4.form import DTypeName as StoredName
-from engine.int4.form import Form
 from engine.layers import Layer, Norms
 from engine.linear import DenseLinear, Linear, RmsNorm, fixed_rows
 from engine.linear_weights import plain_weight
+from engine.low_bit.form import DTypeName as StoredName
+from engine.low_bit.form import Form
 from engine.offload.layout import fused_linears
 
 DTypeName = Literal["auto", "fp32", "fp16", "bf16"]

@@ -123,12 +123,13 @@ class TreeReader:
         tokens, parents, rows = [*self._tokens], [*self._parents], {**self._rows}
         first = len(tokens)
         if 0 not in rows:
-            riding = self._known_ids(self._history[cache.length :])
+            riding = self._history[cache.length :]
             tokens, parents, rows[0] = [*riding], [*range(-1, len(riding) - 1)], len(riding) - 1
         for node in self._missing(tree, nodes, rows):
             rows[node] = len(tokens)
             tokens.append(tree.tokens[node])
             parents.append(rows[tree.parents[node]])
+        self._require_known(tokens[first:])
         wanted = [rows[node] for node in nodes]
         logits = self._model.forward(Block(tokens, parents, first), cache, wanted, before_layer)
         self._tokens, self._parents, self._rows = tokens, parents, rows
@@ -137,7 +138,7 @@ class TreeReader:
     def _read_text(self, before_layer: BeforeLayer) -> Tensor:
         """Bring the cache up to the text: logits of what follows it [1, vocab]."""
         history, cache = self._history, self._cache
-        self._known_ids(history[cache.length :])
+        self._require_known(history[cache.length :])
         prefill(self._model, cache, history, before_layer)
         left = list(history[cache.length :])
         logits = self._model.forward(Block.chain(left), cache, [len(left) - 1], before_layer)
@@ -145,11 +146,10 @@ class TreeReader:
         self._rows = {0: -1}
         return logits[:, : self._vocab_size]
 
-    def _known_ids(self, tokens: Sequence[int]) -> Sequence[int]:
-        if max(tokens) >= self._model.config.vocab_size:
+    def _require_known(self, tokens: Sequence[int]) -> None:
+        if max(tokens, default=0) >= self._model.config.vocab_size:
             # Said here, for on a GPU a look-up beyond the embedding takes the whole process along.
-            raise ValueError("the draft model does not know a token of the text")
-        return tokens
+            raise ValueError("the draft model does not know a token of the text, or of another's guesses")
 
     @staticmethod
     def _missing(tree: TokenTree, nodes: Sequence[int], rows: Mapping[int, int]) -> list[int]:

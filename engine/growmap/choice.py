@@ -41,16 +41,11 @@ def choices(
     found: list[Choice] = []
     for nodes in sizes:
         depths = range(min(nodes - 1, limits.depth) + 1)
-        shapes = (best.shape(nodes, depth) for depth in depths if best.tokens(nodes, depth) > 0.0)
-        found.append(
-            max(
-                (
-                    Choice(shape, tokens_of(shape, acceptance), cost_ms(shape, target, draft))
-                    for shape in shapes
-                ),
-                key=lambda choice: choice.tokens_per_s,
-            )
-        )
+        shapes = [best.shape(nodes, depth) for depth in depths if best.tokens(nodes, depth) > 0.0]
+        if not shapes:
+            break  # So many find no room in so few levels.
+        tried = (Choice(each, tokens_of(each, acceptance), cost_ms(each, target, draft)) for each in shapes)
+        found.append(max(tried, key=lambda choice: choice.tokens_per_s))
     return found
 
 

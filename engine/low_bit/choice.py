@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from engine.errors import ConfigError
-from engine.int4.cpu_kernels import CpuKernel
-from engine.int4.form import Form, Shape
-from engine.int4.int8_kernel import Int8Kernel
-from engine.int4.kernel import Kernel, Parts
-from engine.int4.torch_kernels import PlainKernel, agrees
 from engine.kept import folder_for, replace_whole, speed_facts
+from engine.low_bit.cpu_kernels import CpuKernel
+from engine.low_bit.form import Form, Shape
+from engine.low_bit.int8_kernel import Int8Kernel
+from engine.low_bit.kernel import Kernel, Parts
+from engine.low_bit.torch_kernels import PlainKernel, agrees
 from engine.rounding import to_int4, to_int8
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Kept:
             return msgspec.json.decode(
                 self._file.read_bytes() if self._file else b"{}", type=dict[str, list[str]]
             )
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return {}
 
 
@@ -196,7 +196,7 @@ def _triton_kernels(device: torch.device, dtype: torch.dtype) -> list[Kernel]:
     if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
         return []
     try:
-        from engine.int4.triton_kernels import FusedKernel, ScratchKernel
+        from engine.low_bit.triton_kernels import FusedKernel, ScratchKernel
     except ImportError:
         log.warning(
             "INT4 products are slow here: Triton, which comes with torch for CUDA on Linux, is missing"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.int4.form import Shape
-from engine.int4.kernel import Parts
+from engine.low_bit.form import Shape
+from engine.low_bit.kernel import Parts
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """How quantised weights lie in memory for the kernels of a kind of device. Torch-free: the planner counts.
 
-INT4 on ``cuda`` is AutoAWQ's words (see `engine.int4.weight`): `codes` [in, out / 8], `zeros`
+INT4 on ``cuda`` is AutoAWQ's words (see `engine.low_bit.weight`): `codes` [in, out / 8], `zeros`
 [groups, out / 8], `scales` [groups, out]. On ``cpu`` it is what torch's own kernel reads: `codes`
 [out, in / 2] in blocks that depend on the machine's instruction set, and `scales_and_zeros` [groups, out, 2].
 With either may come `order` [in], the input feature of each row. INT8 is `codes` [out, in], `scales` [out].
@@ -18,9 +18,12 @@ ITEM_BYTES: dict[DTypeName, int] = {"uint8": 1, "int8": 1, "int32": 4, "fp16": 2
 SCRATCH_BYTES = 128 * 2**20
 """Of a device's memory, at most, in which weights of one layer are dequantised, block by block."""
 
-_PER_WORD = 8
+PER_WORD = 8
+"""INT4 weights of neighbouring output features in an int32."""
 _CPU_GROUPS = (32, 64, 128, 256)
 _CPU_OUT_MULTIPLE = 16
+_CPU_INT8_MULTIPLE = 32
+"""Of input features: torch's kernel reads whole vectors of them, beyond the weight's end if it has to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,8 @@ class Part:
 def supports(form: Form, shape: Shape) -> bool:
     """Whether a weight of this shape has that form; one that has not is stored dequantised."""
     if shape.bits == 8:
-        return True
-    if shape.in_features % shape.group_size or shape.out_features % _PER_WORD:
+        return form == "cuda" or shape.in_features % _CPU_INT8_MULTIPLE == 0
+    if shape.in_features % shape.group_size or shape.out_features % PER_WORD:
         return False
     return form == "cuda" or (shape.group_size in _CPU_GROUPS and shape.out_features % _CPU_OUT_MULTIPLE == 0)
 
@@ -72,7 +75,7 @@ def parts(form: Form, shape: Shape) -> tuple[Part, ...]:
             Part("scales_and_zeros", "bf16", (groups, outs, 2)),
             *order,
         )
-    words = outs // _PER_WORD
+    words = outs // PER_WORD
     return (
         Part("codes", "int32", (ins, words)),
         Part("zeros", "int32", (groups, words)),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.int4.form import Form
+from engine.low_bit.form import Form
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,6 @@ class Int8Weight:
         return self.codes.to(dtype) * self.scales.to(dtype).unsqueeze(1)
 
     def stored(self, form: Form) -> dict[str, Tensor]:
-        """The tensors that `engine.int4.form.parts` names."""
+        """The tensors that `engine.low_bit.form.parts` names."""
         scales = self.scales.to(torch.bfloat16 if form == "cpu" else torch.float16)
         return {"codes": self.codes, "scales": scales}

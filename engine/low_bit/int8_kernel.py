@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from engine.int4.form import Shape
-from engine.int4.kernel import Parts
+from engine.low_bit.form import Shape
+from engine.low_bit.kernel import Parts
 
 
 class Int8Kernel:

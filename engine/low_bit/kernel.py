@@ -7,10 +7,10 @@ from typing import Protocol
 
 from torch import Tensor
 
-from engine.int4.form import Shape
+from engine.low_bit.form import Shape
 
 Parts = Mapping[str, Tensor]
-"""The tensors of one weight, as `engine.int4.form.parts` names them. Their content may change."""
+"""The tensors of one weight, as `engine.low_bit.form.parts` names them. Their content may change."""
 
 
 class Kernel(Protocol):

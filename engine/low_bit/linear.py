@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from engine.int4.choice import Kernels
-from engine.int4.form import Shape
-from engine.int4.kernel import Parts
+from engine.low_bit.choice import Kernels
+from engine.low_bit.form import Shape
+from engine.low_bit.kernel import Parts
 
 
 class QuantisedLinear:
-    """Multiplies with whatever `parts` hold at the time of the call: see `engine.int4.form.parts`.
+    """Multiplies with whatever `parts` hold at the time of the call: see `engine.low_bit.form.parts`.
 
     Nothing that is derived from their content is kept, so that they may be views of a slot that is refilled.
     `bias` [out_features], in the dtype of what is multiplied, or None.

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from engine.int4.form import SCRATCH_BYTES, Shape
-from engine.int4.kernel import Parts
-from engine.int4.weight import Int4Weight
+from engine.low_bit.form import SCRATCH_BYTES, Shape
+from engine.low_bit.kernel import Parts
+from engine.low_bit.weight import Int4Weight
 
 _BLOCK_BYTES = SCRATCH_BYTES // 2
 _BYTES_A_WEIGHT = 20

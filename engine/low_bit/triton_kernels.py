@@ -16,8 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.int4.form import SCRATCH_BYTES, Shape
-from engine.int4.kernel import Parts
+from engine.low_bit.form import SCRATCH_BYTES, Shape
+from engine.low_bit.kernel import Parts
 
 MOST_ROWS = 64
 """The sums of more would not fit the registers of a tile."""
@@ -28,7 +28,7 @@ _DEPTHS = (64, 32, 16)
 
 @triton.jit
 def _unpack(words):
-    """Int32 [rows, words] -> int32 [rows, 8 * words], by `engine.int4.weight.NIBBLES`."""
+    """Int32 [rows, words] -> int32 [rows, 8 * words], by `engine.low_bit.weight.NIBBLES`."""
     place = tl.arange(0, 8)
     shifts = 4 * ((place & 1) * 4 + (place >> 1))
     nibbles = (words[:, :, None] >> shifts[None, None, :]) & 0xF

@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from engine.int4.form import Form
+from engine.low_bit.form import Form
 
 NIBBLES = (0, 4, 1, 5, 2, 6, 3, 7)
 """Which nibble of an int32, 0 the lowest, holds the first, second, ... of its eight output features."""
@@ -90,7 +90,7 @@ class Int4Weight:
 
     @torch.inference_mode()
     def stored(self, form: Form) -> dict[str, Tensor]:
-        """The tensors that `engine.int4.form.parts` names, on the CPU, of a weight that has that form.
+        """The tensors that `engine.low_bit.form.parts` names, on the CPU, of a weight that has that form.
 
         They may share memory with this. What the CPU's kernel computes is (q - 8) * scale + zero, so its zero
         is (8 - z) * scale.

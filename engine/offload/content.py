@@ -63,7 +63,7 @@ class Digests:
         """State and digest by path."""
         try:
             return msgspec.json.decode(self._file.read_bytes(), type=dict[str, tuple[str, str]])
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return {}
 
 

@@ -12,8 +12,8 @@ from engine.config import USUAL_SLOTS, EngineConfig
 from engine.config_tables import numbered
 from engine.draft.base import TreeLimits
 from engine.footprint import PREFILL_ROWS, Footprint
-from engine.int4.form import ITEM_BYTES, SCRATCH_BYTES
 from engine.lora.files import AdapterFiles
+from engine.low_bit.form import ITEM_BYTES, SCRATCH_BYTES
 from engine.offload.machine import CUDA_BYTES
 from engine.offload.placement import spread
 from engine.slots import draft_tier_slots

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.int4.form import ITEM_BYTES, DTypeName, Form, Part, Shape, parts, supports
+from engine.low_bit.form import ITEM_BYTES, PER_WORD, DTypeName, Form, Part, Shape, parts, supports
 from engine.model_config import ModelConfig
 from engine.quantization import Quantization
 
@@ -108,12 +108,16 @@ class LayerLayout:
 
 
 def packed_shape(config: ModelConfig, layer: int, linear: FusedLinear, form: Form) -> Shape | None:
-    """In which `linear` of `layer` is stored quantised; None if a module is not, or `form` cannot hold it."""
+    """In which `linear` of `layer` is stored quantised.
+
+    None if a module is not, if two would share a word, or if `form` cannot hold it.
+    """
     how = config.quantization
     if how is None or not all(how.converts(f"model.layers.{layer}.{module}") for module in linear.modules):
         return None
     shape = linear.quantised(how)
-    return shape if supports(form, shape) else None
+    apart = shape.bits == 8 or all(outs % PER_WORD == 0 for outs in linear.out_features)
+    return shape if apart and supports(form, shape) else None
 
 
 def _layer_parts(config: ModelConfig, layer: int, form: Form, dtype: DTypeName) -> Iterator[Part]:

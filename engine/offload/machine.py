@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from engine.config import EngineConfig
-from engine.int4.form import Form
+from engine.low_bit.form import Form
 from engine.memory import GIB, free_bytes
 
 CUDA_BYTES = 3 * GIB // 4

@@ -35,6 +35,7 @@ def measured_pass_ms(config: EngineConfig, plan: MemoryPlan) -> tuple[float, flo
         device=choose_device(config.device),
         dtype=DTYPES[placement.dtype],
         split=split,
+        stages=tuple(stage.layers for stage in placement.stages) or (sum(split),),
         replays=plan.form == "cuda" and config.cuda_graph and in_place,
         most_rows=rows,
     )

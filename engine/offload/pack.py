@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from engine.checkpoint import Checkpoint
-from engine.int4.form import DTypeName, Form
 from engine.linear_weights import plain_weight, quantised_weight
+from engine.low_bit.form import DTypeName, Form
 from engine.offload.layout import LayerLayout, fused_linears, packed_shape
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from engine.checkpoint import Checkpoint
 from engine.errors import DeviceError
-from engine.int4.form import DTypeName, Form
+from engine.low_bit.form import DTypeName, Form
 from engine.offload.content import Digests
 from engine.offload.layout import LayerLayout
 from engine.offload.pack import pack_layer

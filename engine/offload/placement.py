@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from engine.int4.form import DTypeName, Form
+from engine.low_bit.form import DTypeName, Form
 from engine.offload.stages import Stage
 
 

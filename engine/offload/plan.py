@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from engine.config import EngineConfig
 from engine.errors import ConfigError
 from engine.footprint import footprints
-from engine.int4.form import Form
+from engine.low_bit.form import Form
 from engine.memory import gib
 from engine.offload.demand import (
     CACHE,

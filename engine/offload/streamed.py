@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from engine.errors import DeviceError
-from engine.int4.choice import Kernels
-from engine.int4.linear import QuantisedLinear
 from engine.layers import BeforeLayer, Layer, Norms
 from engine.linear import DenseLinear, Linear, fixed_rows
+from engine.low_bit.choice import Kernels
+from engine.low_bit.linear import QuantisedLinear
 from engine.memory import free_bytes
 from engine.model_config import ModelConfig
 from engine.offload.arena import Arena, CudaRegistrar

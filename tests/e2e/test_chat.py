@@ -17,7 +17,8 @@ from engine.request import ChatPrompt, GenerationRequest
 from tests.e2e.conftest import Desk, until
 from tests.e2e.neovim.terminal import Terminal
 from tests.e2e.vscode.workbench import NO_SANDBOX, QUIET, find_chromium, is_outside
-from tests.engine.fakes import FakeBackend, FakePrompt, RunningEngine, eventually, running_engine
+from tests.engine.fake_parts import FakePrompt
+from tests.engine.fakes import FakeBackend, RunningEngine, eventually, running_engine
 
 CONTROLLING = """
 import fcntl, os, sys, termios

@@ -12,7 +12,8 @@ from engine.progress import Progress
 from engine.protocol import Priority, StopSpec
 from engine.request import GenerationRequest, TextPrompt
 from engine.worker import Worker
-from tests.engine.fakes import DEADLINE_S, FakeBackend, FakeSlot, Receiver
+from tests.engine.fake_parts import FakeSlot
+from tests.engine.fakes import DEADLINE_S, FakeBackend, Receiver
 
 REQUEST = GenerationRequest(
     prompt=TextPrompt("prompt"),

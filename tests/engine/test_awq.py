@@ -12,9 +12,9 @@ from torch import Tensor
 
 from engine.checkpoint import Checkpoint
 from engine.errors import CheckpointError
-from engine.int4.weight import unpack
+from engine.low_bit.weight import unpack
 from engine.model import Block, Transformer
-from tests.engine.int4.weights import pack, random_weight
+from tests.engine.low_bit.weights import pack, random_weight
 from tests.engine.tiny import chain, write_llama
 
 GROUP = 32

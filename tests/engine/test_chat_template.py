@@ -241,9 +241,13 @@ def test_a_chat_that_the_context_cannot_hold_is_refused(folders: dict[str, Path]
     chats = load(tokenizer, None)
     prompts = PromptBuilder(TEMPLATES["llama3-code"], tokenizer, 64, chats=chats)
     assert prompts.chat(ChatPrompt((Message("user", "a"),))).tokens
-    for text in ("value " * 100, "value " * 1000):
+    for messages in (
+        (Message("user", "value " * 100),),
+        (Message("user", "value " * 1000),),
+        (Message("user", ""),) * 10_000,
+    ):
         with pytest.raises(ContextExceeded) as caught:
-            prompts.chat(ChatPrompt((Message("user", text),)))
+            prompts.chat(ChatPrompt(messages))
         assert caught.value.field == "messages"
 
 

@@ -14,11 +14,11 @@ from engine.client import Endpoint, EngineClient, InfillCall, StreamEvent, ask_t
 from engine.errors import CheckpointError, EngineGone, EngineUnavailable, ProtocolMismatch, RequestError
 from engine.progress import Progress
 from engine.protocol import Segment, StopReason, UmbrellaRequest
+from tests.engine.fake_parts import FakeBranch
 from tests.engine.fakes import (
     DEADLINE_S,
     LAYERS,
     FakeBackend,
-    FakeBranch,
     Gate,
     RunningEngine,
     Script,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +14,8 @@ import engine.costs as costs
 from engine.checkpoint import Checkpoint
 from engine.costs import CostCache, CostTable, measure
 from engine.model import Block, Transformer
+from engine.offload.placement import Placement
+from engine.offload.stages import Stage
 from tests.engine.tiny import write_llama
 
 TIMES = st.lists(st.floats(0.01, 1000.0), min_size=1, max_size=8)
@@ -134,6 +137,19 @@ def test_another_model_another_machine_and_other_sizes_are_measured_by_themselve
     bench.table(model)
     assert bench.measured == 4
     assert len(list(bench.folder.iterdir())) == 4
+
+
+def test_a_rounded_model_and_one_on_several_devices_are_measured_by_themselves(bench: Bench):
+    checkpoint, model = bench.model("a")
+    bench.table((checkpoint, model))
+    rounded = Checkpoint.open(checkpoint.folder, "int8")
+    bench.table((rounded, Transformer.load(rounded, "cpu", "fp32")))
+    write_llama(checkpoint.folder, num_hidden_layers=2)
+    deeper = Checkpoint.open(checkpoint.folder)
+    whole = Placement.whole(2, "cpu", "fp32")
+    for stages in ((), (Stage("cpu", 1), Stage("cpu:0", 1))):
+        bench.table((deeper, Transformer.load(deeper, placement=replace(whole, stages=stages))))
+    assert bench.measured == 4
 
 
 @pytest.mark.parametrize(

@@ -272,8 +272,14 @@ def test_a_draft_proposes_only_ids_that_the_target_knows_and_refuses_those_it_do
 ):
     memory = ModelDrafter(model, 64, 128, TABLE, vocab_size=5).new_memory()
     assert read(memory.reader(), [1, 2, 3]).shape == (1, 5)
+    beyond = model.config.vocab_size
     with pytest.raises(ValueError, match="does not know"):
-        read(memory.reader(), [1, 2, model.config.vocab_size])
+        read(memory.reader(), [1, 2, beyond])
+    reader, tree = memory.reader(), TokenTree.root(3)
+    guess = tree.add(0, beyond, 0.5)
+    reader.begin([1, 2, 3])
+    with pytest.raises(ValueError, match="does not know"):
+        reader.read(tree, [guess], nothing)
 
 
 def test_evidence_rises_with_probability_and_every_value_has_a_prior_that_never_falls():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -114,6 +115,35 @@ def test_turns_between_clients_change_no_text(
         assert len(set(order[: slots - 1])) == slots - 1
 
 
+def test_penalties_mind_the_whole_answer_wherever_it_is_gone_on_with_and_not_the_prompt(
+    backend: EngineBackend,
+) -> None:
+    plain = replace(
+        request("", max_tokens=12),
+        prompt=TokenPrompt(tuple(range(1, 200))),
+        temperature=0.0,
+        repetition_penalty=1.0,
+        presence_penalty=0.0,
+        frequency_penalty=0.0,
+        logit_bias=tuple((token, 100.0) for token in range(100, 113)),
+    )
+
+    def said(wanted: GenerationRequest, before: Sequence[int] = ()) -> list[int]:
+        """Also where its slot was taken once `before` was said."""
+        prompt = backend.encode(wanted)
+        text, tokens = backend.text(wanted, prompt), [*prompt.tokens, *before]
+        assert not any(map(text.push, before))
+        slot = backend.new_slot("target")
+        steps = backend.generate(wanted, tokens, slot, text, 12 - len(before), lambda _: None)
+        return [*before, *(token for step in steps for token in step.tokens)]
+
+    once = said(replace(plain, presence_penalty=1e4))
+    assert len(set(once)) == 12 > len(set(said(plain)))
+    assert once[0] == said(plain)[0] in range(1, 200)
+    for at in (1, 6, 11):
+        assert said(replace(plain, presence_penalty=1e4), once[:at]) == once
+
+
 def test_tokens_and_what_else_was_probable_come_with_the_text(backend: EngineBackend) -> None:
     worker = Worker(lambda _progress: Lent(backend), Metrics(), max_queue=4)
     worker.start()
@@ -126,6 +156,12 @@ def test_tokens_and_what_else_was_probable_come_with_the_text(backend: EngineBac
     assert len(tokens) == len(tops) == len(logprobs) == 6
     assert [top[0] for top in tops] == list(zip(tokens, logprobs, strict=True))
     assert all(len(top) == 3 for top in tops)
+    others = [
+        each for each in run(worker, replace(plain, top_logprobs=3, alternatives=3)).chunks if each.index
+    ]
+    assert len({each.index for each in others}) == 2
+    assert all(len(each.tops) == len(each.tokens) for each in others)
+    assert all(len(top) == 3 for each in others for top in each.tops)
     stream = backend.engine.tokenizer.detokenizer(backend.encode(plain).tokens)
     assert "".join(map(stream.push, tokens)) == "".join(chunk.text for chunk in chunks)
     assert worker.stop(DEADLINE_S)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from engine.kv_cache import CacheFull, KVCache
+from engine.lora.adapter import Adapter
 
 LAYERS, KV_HEADS, CAPACITY, HEAD_DIM = 3, 2, 10, 4
 DEVICES = [torch.device("cpu"), torch.device("cpu"), torch.device("cpu:0")]
@@ -215,3 +216,16 @@ def test_adopt_refuses_what_is_not_there_or_does_not_fit(cache: KVCache, length:
         small.adopt(cache, length)
     assert small.tokens == [70]
     assert held(small) == [7]
+
+
+def test_keys_and_values_are_of_one_adapter_and_adopted_with_it(cache: KVCache) -> None:
+    adapter = Adapter((), 1)
+    run(cache, [0, 1])
+    cache.keep([0, 1], [10, 11])
+    cache.use(adapter)
+    assert cache.tokens == []
+    run(cache, [5])
+    cache.keep([0], [10])
+    other = KVCache(DEVICES, KV_HEADS, CAPACITY, HEAD_DIM, torch.float32)
+    other.adopt(cache, 1)
+    assert (held(other), other.adapter) == ([5], adapter)

@@ -14,16 +14,8 @@ from engine.config import EngineConfig
 from engine.errors import CheckpointError, DeviceError, RequestError
 from engine.progress import Progress
 from engine.request import GenerationRequest
-from tests.engine.fakes import (
-    DEADLINE_S,
-    FakeBackend,
-    FakePrompt,
-    Gate,
-    error_of,
-    events_of,
-    eventually,
-    running_engine,
-)
+from tests.engine.fake_parts import FakePrompt
+from tests.engine.fakes import DEADLINE_S, FakeBackend, Gate, error_of, events_of, eventually, running_engine
 
 
 def test_a_full_queue_is_a_503(tmp_path: Path) -> None:

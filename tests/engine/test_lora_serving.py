@@ -26,14 +26,8 @@ from engine.slot import Slot
 from engine.slots import SlotPool
 from engine.worker import Worker
 from tests.engine.bench import REQUEST, of
-from tests.engine.fakes import (
-    DEADLINE_S,
-    FakeBackend,
-    FakeSlot,
-    Gate,
-    Receiver,
-    eventually,
-)
+from tests.engine.fake_parts import FakeSlot
+from tests.engine.fakes import DEADLINE_S, FakeBackend, Gate, Receiver, eventually
 from tests.engine.lora import write_adapter
 from tests.engine.pair import Disturbed, Lent, request, run, tiny_pair
 from tests.engine.scripted import (

@@ -242,8 +242,9 @@ def test_what_cannot_be_run_is_refused_by_file_and_key(
     assert str(tmp_path / "config.json") in str(caught.value)
 
 
-def test_a_file_that_is_no_json_is_named(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"architectures": ')
+@pytest.mark.parametrize("data", [b'{"architectures": ', b'{"architectures": ["\xff"]}'])
+def test_a_file_that_is_no_json_is_named(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(data)
     with pytest.raises(CheckpointError, match=r"config\.json cannot be used"):
         read_model_config(tmp_path)
 

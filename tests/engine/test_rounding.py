@@ -17,12 +17,12 @@ from engine.config_tables import ModelName
 from engine.decode import Decoder
 from engine.errors import ConfigError
 from engine.footprint import Footprint
-from engine.int4.choice import Kernels
-from engine.int4.form import ITEM_BYTES, Form, Shape, parts
-from engine.int4.linear import QuantisedLinear
-from engine.int4.torch_kernels import agrees
-from engine.int4.weight import unpack
 from engine.linear_weights import plain_weight
+from engine.low_bit.choice import Kernels
+from engine.low_bit.form import ITEM_BYTES, Form, Shape, parts
+from engine.low_bit.linear import QuantisedLinear
+from engine.low_bit.torch_kernels import agrees
+from engine.low_bit.weight import unpack
 from engine.model import Block, Transformer
 from engine.offload.packed_file import open_source
 from engine.policy import PlainPolicy
@@ -30,7 +30,7 @@ from engine.progress import untold
 from engine.quantization import Rounded
 from engine.rounding import to_int4, to_int8
 from engine.sampling import SamplingParams
-from tests.engine.int4.weights import random_rows
+from tests.engine.low_bit.weights import random_rows
 from tests.engine.offload.models import LAYERS, placed, session
 from tests.engine.scripted import (
     CONTEXT,
@@ -145,7 +145,7 @@ def test_where_torch_has_no_int8_kernel_the_plain_one_multiplies_or_a_cpu_is_tol
     def missing(*_: object) -> Tensor:
         raise NotImplementedError("no such operator")
 
-    monkeypatch.setattr("engine.int4.int8_kernel.Int8Kernel.__call__", missing)
+    monkeypatch.setattr("engine.low_bit.int8_kernel.Int8Kernel.__call__", missing)
     with pytest.raises(ConfigError, match="no INT8 kernel for this CPU; set dtype"):
         int8_linear("cpu", torch.bfloat16)
     linear, dense = int8_linear("cuda", torch.bfloat16)
@@ -236,6 +236,25 @@ def test_layers_that_no_group_divides_stay_as_they_are(tmp_path: Path) -> None:
     for module, outs, ins in ((stays, 64, 72), (changes, 72, 128)):
         stored = checkpoint.tensor(f"{module}.weight")
         assert torch.equal(plain_weight(checkpoint, module, ins, outs), stored) == (module == stays)
+
+
+@pytest.mark.parametrize("form", ["cpu", "cuda"])
+@pytest.mark.parametrize("quantize", BOTH)
+def test_layers_of_odd_sizes_are_multiplied_all_the_same(
+    tmp_path: Path, quantize: Rounded, form: Form
+) -> None:
+    """Torch's kernel for INT8 would read beyond such a weight, and a word would be of two modules."""
+    odd: dict[str, Any] = {"hidden_size": {"int8": 72, "int4": 64}[quantize], "head_dim": 20}
+    odd |= {"num_hidden_layers": LAYERS, "intermediate_size": 128, "num_key_value_heads": 1}
+    write_model(tmp_path, "llama", **odd)
+    checkpoint = opened(tmp_path, quantize)
+    source = open_source(checkpoint, form, "bf16", untold, cache=None)
+    with closing(
+        Transformer.load(checkpoint, "cpu", placement=placed(4, form=form), source=source)
+    ) as packed:
+        seen = session(packed)
+    with closing(Transformer.load(checkpoint, "cpu", "fp32")) as dequantised:
+        torch.testing.assert_close(seen, session(dequantised), rtol=0.0, atol=0.15)
 
 
 @pytest.mark.parametrize(("quantize", "temperature"), [("int8", 0.0), ("int4", 1.3)])

@@ -107,9 +107,11 @@ def test_top_p_keeps_the_token_that_crosses_the_threshold_and_always_one():
 def test_bias_and_penalties_move_the_most_probable_token_too():
     assert choose(LOGITS, SamplingParams(presence_penalty=1.5), [0], 0).token == 1
     assert choose(LOGITS, SamplingParams(presence_penalty=1.5, answer_at=1), [0], 0).token == 0
+    assert choose(LOGITS, SamplingParams(presence_penalty=0.6), [0, 0], 0).token == 0
     assert choose(LOGITS, SamplingParams(frequency_penalty=0.6), [0], 0).token == 0
     assert choose(LOGITS, SamplingParams(frequency_penalty=0.6), [0, 0], 0).token == 1
     assert choose(LOGITS, SamplingParams(repetition_penalty=3.0), [0], 0).token == 1
+    assert SamplingParams(frequency_penalty=0.6).minds_history, "so branches are told of it"
     assert choose(LOGITS, SamplingParams(logit_bias=((3, 3.5),)), [], 0).token == 3
     assert choose(LOGITS, SamplingParams(logit_bias=((0, -math.inf), (1, -1.5))), [], 0).token == 2
 

@@ -12,14 +12,8 @@ import engine.api.infill as infill
 from engine.config import EngineConfig
 from engine.protocol import Health, UmbrellaRequest
 from engine.schema import read
-from tests.engine.fakes import (
-    FakeBackend,
-    FakeBranch,
-    RunningEngine,
-    error_of,
-    events_of,
-    running_engine,
-)
+from tests.engine.fake_parts import FakeBranch
+from tests.engine.fakes import FakeBackend, RunningEngine, error_of, events_of, running_engine
 
 SNIPPET = {"kind": "snippet", "text": "xxxx"}
 
@@ -202,11 +196,14 @@ def test_tcp_takes_the_token_and_nothing_else(engine: RunningEngine) -> None:
             {},
             {"Authorization": "Bearer wrong"},
             {"Authorization": f"Basic {engine.tcp.token}"},
+            {"Authorization": engine.tcp.token},
         ):
             response = http.get("/health", headers=headers)
             assert response.status_code == 401
             assert "engine.token" in error_of(response)["message"]
-        assert http.get("/health", headers=engine.tcp.headers).status_code == 200
+        for scheme in ("Bearer", "bearer"):
+            headers = {"Authorization": f"{scheme} {engine.tcp.token}"}
+            assert http.get("/health", headers=headers).status_code == 200
         answer = http.post("/infill", json={"n_predict": 1}, headers=engine.tcp.headers)
         assert answer.json()["tokens_predicted"] == 1
 

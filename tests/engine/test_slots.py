@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.slots import SlotPool
-from tests.engine.fakes import FakeSlot
+from tests.engine.fake_parts import FakeSlot
 
 
 def use(pool: SlotPool[FakeSlot], session: str, tokens: str) -> FakeSlot:

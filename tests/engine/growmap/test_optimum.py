@@ -128,3 +128,8 @@ def sizes() -> Iterator[int]:
 
 def test_every_size_that_is_timed_is_tried_up_to_the_most_there_may_be() -> None:
     assert [*sizes()] == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32]
+
+
+def test_sizes_that_find_no_room_in_the_levels_there_may_be_are_left_out() -> None:
+    flat = TreeLimits(size=31, depth=1, width=4, num_beams=4)
+    assert [len(tree.shape) for tree in choices(ACCEPTED, flat, table(10, 1), table(1, 0))] == [1, 2, 3, 4]

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from engine.errors import ConfigError
-from engine.int4.choice import ROWS, Kept, Kernels
-from engine.int4.cpu_kernels import CpuKernel
-from engine.int4.form import Shape
-from engine.int4.kernel import Kernel, Parts
-from engine.int4.torch_kernels import PlainKernel, agrees
-from tests.engine.int4.weights import random_rows, random_weight
+from engine.low_bit.choice import ROWS, Kept, Kernels
+from engine.low_bit.cpu_kernels import CpuKernel
+from engine.low_bit.form import Shape
+from engine.low_bit.kernel import Kernel, Parts
+from engine.low_bit.torch_kernels import PlainKernel, agrees
+from tests.engine.low_bit.weights import random_rows, random_weight
 
 SHAPE = Shape(64, 32, 32)
 PARTS = random_weight(64, 32).stored("cuda")
@@ -73,7 +73,7 @@ class OutOfMemory(Wrong):
 
 @pytest.fixture(autouse=True)
 def no_weight_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.int4.choice.SMALL_WEIGHTS", 0)
+    monkeypatch.setattr("engine.low_bit.choice.SMALL_WEIGHTS", 0)
 
 
 def kernels(*candidates: Kernel, file: Path | None = None) -> Kernels:
@@ -194,6 +194,6 @@ def test_a_cpu_without_an_int4_kernel_is_told(monkeypatch: pytest.MonkeyPatch) -
     def missing(*_: object) -> Tensor:
         raise NotImplementedError
 
-    monkeypatch.setattr("engine.int4.cpu_kernels._multiply", missing)
+    monkeypatch.setattr("engine.low_bit.cpu_kernels._multiply", missing)
     with pytest.raises(ConfigError, match="no INT4 kernel for this CPU; set dtype"):
         Kernels.of("cpu", torch.device("cpu"), torch.bfloat16)

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.int4.choice import Kernels
-from engine.int4.form import ITEM_BYTES, Form, Shape, parts
-from engine.int4.linear import QuantisedLinear
-from engine.int4.weight import Int4Weight, unpack
-from tests.engine.int4.weights import random_rows, random_weight
+from engine.low_bit.choice import Kernels
+from engine.low_bit.form import ITEM_BYTES, Form, Shape, parts
+from engine.low_bit.linear import QuantisedLinear
+from engine.low_bit.weight import Int4Weight, unpack
+from tests.engine.low_bit.weights import random_rows, random_weight
 
 CPU = torch.device("cpu")
 FORMS: list[tuple[Form, torch.dtype]] = [
@@ -70,7 +70,7 @@ def test_all_input_features_may_be_one_group() -> None:
 def test_a_weight_too_large_for_the_scratch_is_unpacked_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, x = random_weight(64, 136), random_rows(3, 64, torch.float16)
     at_once = linear(weight, "cuda", torch.float16)(x)
-    monkeypatch.setattr("engine.int4.torch_kernels._BLOCK_BYTES", 64 * 20 * 24)
+    monkeypatch.setattr("engine.low_bit.torch_kernels._BLOCK_BYTES", 64 * 20 * 24)
     assert torch.equal(linear(weight, "cuda", torch.float16)(x), at_once)
 
 

@@ -7,10 +7,10 @@ import os
 import pytest
 import torch
 
-from engine.int4.choice import Kernels
-from engine.int4.form import Shape
-from engine.int4.torch_kernels import agrees
-from tests.engine.int4.weights import random_rows, random_weight
+from engine.low_bit.choice import Kernels
+from engine.low_bit.form import Shape
+from engine.low_bit.torch_kernels import agrees
+from tests.engine.low_bit.weights import random_rows, random_weight
 
 SHAPES = [Shape(64, 16, 32), Shape(128, 136, 64), Shape(96, 24, 96), Shape(256, 264, 128)]
 
@@ -21,7 +21,7 @@ SHAPES = [Shape(64, 16, 32), Shape(128, 136, 64), Shape(96, 24, 96), Shape(256, 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_interpreted_kernels_multiply_with_the_weight(shape: Shape, rows: int) -> None:
     pytest.importorskip("triton")
-    from engine.int4.triton_kernels import FusedKernel, ScratchKernel
+    from engine.low_bit.triton_kernels import FusedKernel, ScratchKernel
 
     parts = random_weight(shape.in_features, shape.out_features, group=shape.group_size).stored("cuda")
     in_blocks = ScratchKernel(torch.device("cpu"), 4 * 128 * shape.in_features)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from engine.int4.weight import Int4Weight
+from engine.low_bit.weight import Int4Weight
 
 
 def pack(values: Tensor) -> Tensor:

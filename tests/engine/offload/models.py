@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engine.checkpoint import Checkpoint
-from engine.int4.form import DTypeName, Form
 from engine.kv_cache import KVCache
+from engine.low_bit.form import DTypeName, Form
 from engine.model import Block, Transformer
 from engine.offload.layout import LayerLayout
 from engine.offload.pack import pack_layer

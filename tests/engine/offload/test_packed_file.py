@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine.checkpoint import Checkpoint
 from engine.errors import CheckpointError, DeviceError
-from engine.int4.form import DTypeName, Form
+from engine.low_bit.form import DTypeName, Form
 from engine.offload.layout import LayerLayout
 from engine.offload.pack import pack_layer
 from engine.offload.packed_file import CheckpointSource, LayerSource, PackedFile, open_source

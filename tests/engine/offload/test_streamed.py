@@ -17,9 +17,9 @@ from engine.decode import Decoder
 from engine.draft.lookup import PreviousDrafter, PromptDrafter
 from engine.errors import DeviceError
 from engine.graphs import replay_passes
-from engine.int4.form import Form
-from engine.int4.linear import QuantisedLinear
 from engine.kv_cache import KVCache
+from engine.low_bit.form import Form
+from engine.low_bit.linear import QuantisedLinear
 from engine.model import Block, Transformer
 from engine.offload.link import Link
 from engine.offload.ring import Ring

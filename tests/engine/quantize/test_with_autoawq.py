@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM
 
 from engine.checkpoint import Checkpoint
 from engine.config import EngineConfig
-from engine.int4.weight import Int4Weight, unpack
 from engine.loaded import LoadedEngine
+from engine.low_bit.weight import Int4Weight, unpack
 from engine.model import Block, Transformer
 from tests.engine.tiny import chain, write_llama, write_model
 from tests.engine.tiny_tokenizer import SAMPLE, write_tokenizer
