@@ -28,7 +28,7 @@ from engine.api.completions import CompletionBody, CompletionDialect
 from engine.api.completions import to_requests as completion_requests
 from engine.api.llama_routes import LlamaRoutes
 from engine.api.models import card_of, cards, resolve
-from engine.api.openai import Tally
+from engine.api.openai import Frame, Tally
 from engine.api.problems import Problem, problem_of
 from engine.api.respond import GenerationResponse
 from engine.api.tgi import GenerateBody, TgiDialect, info
@@ -93,8 +93,9 @@ class Routes:
         body = await read_body(request, CompletionBody)
         adapter = resolve(body.model, self.config, self.executor.adapters)
         requests = completion_requests(body, self.config, adapter)
-        model, tally = adapter or self.config.model, Tally(len(requests), body.tried)
-        dialect = CompletionDialect(body, model, self.executor, tally)
+        tally = Tally(len(requests), body.tried)
+        frame = Frame.of(body, "cmpl", adapter or self.config.model, tally)
+        dialect = CompletionDialect(body, self.executor, frame)
         return GenerationResponse(self.executor, self.metrics, requests, dialect)
 
     async def post_chat(self, request: Request) -> GenerationResponse:
@@ -102,10 +103,10 @@ class Routes:
         body = await read_body(request, ChatBody)
         adapter = resolve(body.model, self.config, self.executor.adapters)
         requests = chat_requests(body, self.config, adapter)
-        model, tally = adapter or self.config.model, Tally(len(requests), len(requests))
-        return GenerationResponse(
-            self.executor, self.metrics, requests, ChatDialect(body, model, self.executor, tally)
-        )
+        tally = Tally(len(requests), len(requests))
+        frame = Frame.of(body, "chatcmpl", adapter or self.config.model, tally)
+        dialect = ChatDialect(body, self.executor, frame)
+        return GenerationResponse(self.executor, self.metrics, requests, dialect)
 
     async def post_load_adapter(self, request: Request) -> Response:
         """``POST /v1/load_lora_adapter``."""

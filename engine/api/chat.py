@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -11,13 +10,12 @@ from engine.api.choices import require_room, several
 from engine.api.logprobs import chat_logprobs
 from engine.api.openai import (
     MAX_TOP_LOGPROBS,
+    Frame,
     OpenAiBody,
-    Tally,
     finish_reason,
     generation,
-    new_id,
 )
-from engine.api.respond import Texts, umbrella_of, umbrella_of_all
+from engine.api.respond import Texts
 from engine.config import EngineConfig
 from engine.executor import Executor
 from engine.jobs import Chunk
@@ -137,14 +135,11 @@ class ChatDialect:
     """Words answers as OpenAI does."""
 
     body: ChatBody
-    model: str
     executor: Executor
-    tally: Tally
+    frame: Frame
     endpoint: str = "/v1/chat/completions"
     length_field: str = "max_tokens"
     farewell: bytes = b"data: [DONE]\n\n"
-    id: str = field(default_factory=lambda: new_id("chatcmpl"))
-    created: int = field(default_factory=lambda: int(time.time()))
 
     @property
     def stream(self) -> bool:
@@ -153,19 +148,14 @@ class ChatDialect:
 
     def events(self, job: int, chunk: Chunk, /) -> Iterator[object]:
         """One event a chunk, the first of a choice with its role, and perhaps a last one for `usage`."""
-        is_first, length = self.tally.note(job, chunk)
+        is_first, length = self.frame.tally.note(job, chunk)
         delta = {"role": "assistant"} if is_first else {}
         choice = {"delta": {**delta, "content": chunk.text}, **self._choice(job + chunk.index, chunk, length)}
-        event = self._object("chat.completion.chunk", [choice])
-        if self.body.wants_usage:
-            event["usage"] = None
-        yield {**event, "umbrella": umbrella_of(chunk)}
-        if self.tally.is_complete and self.body.wants_usage:
-            yield {**self._object("chat.completion.chunk", []), **self.tally.last_event(chunk)}
+        yield from self.frame.events("chat.completion.chunk", choice, chunk)
 
     def whole(self, jobs: Sequence[Texts], /) -> object:
         """A `chat.completion` object with a choice for each text."""
-        self.tally.note_all(jobs)
+        self.frame.tally.note_all(jobs)
         chunks = [chunk for texts in jobs for chunk in texts]
         choices = [
             {
@@ -174,17 +164,7 @@ class ChatDialect:
             }
             for index, chunk in enumerate(chunks)
         ]
-        ours = {"usage": self.tally.usage(), "umbrella": umbrella_of_all(jobs)}
-        return {**self._object("chat.completion", choices), **ours}
-
-    def _object(self, kind: str, choices: list[dict[str, object]]) -> dict[str, object]:
-        return {
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-            "choices": choices,
-        }
+        return self.frame.whole("chat.completion", choices, jobs, 0)
 
     def _choice(self, index: int, chunk: Chunk, length: int) -> dict[str, object]:
         """What `chunk` tells of a choice that has `length` characters with it."""

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 from engine.api.choices import MAX_CHOICES, best, require_room, several
 from engine.api.logprobs import completion_logprobs
 from engine.api.openai import (
     MAX_TOP_LOGPROBS,
+    Frame,
     OpenAiBody,
-    Tally,
     finish_reason,
     generation,
-    new_id,
 )
-from engine.api.respond import Texts, umbrella_of, umbrella_of_all
+from engine.api.respond import Texts
 from engine.config import EngineConfig
 from engine.errors import RequestError
 from engine.executor import Executor
@@ -123,14 +121,11 @@ class CompletionDialect:
     """Words answers as OpenAI does."""
 
     body: CompletionBody
-    model: str
     executor: Executor
-    tally: Tally
+    frame: Frame
     endpoint: str = "/v1/completions"
     length_field: str = "max_tokens"
     farewell: bytes = b"data: [DONE]\n\n"
-    id: str = field(default_factory=lambda: new_id("cmpl"))
-    created: int = field(default_factory=lambda: int(time.time()))
 
     @property
     def stream(self) -> bool:
@@ -139,35 +134,21 @@ class CompletionDialect:
 
     def events(self, job: int, chunk: Chunk, /) -> Iterator[object]:
         """One event a chunk, and perhaps a last one for `usage`."""
-        is_first, length = self.tally.note(job, chunk)
+        is_first, length = self.frame.tally.note(job, chunk)
         before = self._echoed(job) if is_first else ""
-        event = self._object([self._choice(job + chunk.index, before, chunk, length)])
-        if self.body.wants_usage:
-            event["usage"] = None
-        yield {**event, "umbrella": umbrella_of(chunk)}
-        if self.tally.is_complete and self.body.wants_usage:
-            yield {**self._object([]), **self.tally.last_event(chunk)}
+        choice = self._choice(job + chunk.index, before, chunk, length)
+        yield from self.frame.events("text_completion", choice, chunk)
 
     def whole(self, jobs: Sequence[Texts], /) -> object:
         """A `text_completion` object with the choices of each prompt, one after the other."""
-        self.tally.note_all(jobs)
+        self.frame.tally.note_all(jobs)
         kept = best(jobs, self.body.tried, self.body.n)
         told = [(job, chunk) for job in kept for chunk in jobs[job]]
         choices = [
             self._choice(index, self._echoed(job), chunk, len(chunk.text))
             for index, (job, chunk) in enumerate(told)
         ]
-        ours = {"usage": self.tally.usage(), "umbrella": umbrella_of_all(jobs, kept[0])}
-        return {**self._object(choices), **ours}
-
-    def _object(self, choices: list[dict[str, object]]) -> dict[str, object]:
-        return {
-            "id": self.id,
-            "object": "text_completion",
-            "created": self.created,
-            "model": self.model,
-            "choices": choices,
-        }
+        return self.frame.whole("text_completion", choices, jobs, kept[0])
 
     def _choice(self, index: int, before: str, chunk: Chunk, length: int) -> dict[str, object]:
         """What `chunk` tells of a choice that has `length` characters with it, behind the text `before`."""

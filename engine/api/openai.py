@@ -1,14 +1,15 @@
-"""What OpenAI's ``/v1/completions`` and ``/v1/chat/completions`` have in common: fields, choices, usage."""
+"""What OpenAI's ``/v1/completions`` and ``/v1/chat/completions`` have in common: fields, usage, the frame."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine.api.body import as_strings, chosen_seed, client_of, require_stops, served_tier, token_biases
 from engine.api.choices import MAX_CHOICES, SEEDS
-from engine.api.respond import Texts, added_up, umbrella_of
+from engine.api.respond import Texts, added_up, umbrella_of, umbrella_of_all
 from engine.config import EngineConfig
 from engine.jobs import Chunk
 from engine.protocol import StopReason, TokenCounts, UmbrellaRequest
@@ -105,11 +106,6 @@ def generation(body: OpenAiBody, prompt: Prompt, config: EngineConfig, adapter: 
     )
 
 
-def new_id(kind: str) -> str:
-    """An id for one response."""
-    return f"{kind}-{secrets.token_hex(12)}"
-
-
 def finish_reason(chunk: Chunk) -> str | None:
     """OpenAI's word for why a text is over, None where it is not."""
     return None if chunk.ending is None else "length" if chunk.ending.stop in _LIMITS else "stop"
@@ -149,10 +145,10 @@ class Tally:
         return len(self.over) == self.jobs
 
     def last_event(self, chunk: Chunk) -> dict[str, object]:
-        """What the event behind the last one of all choices has, which `chunk` is of."""
+        """What the event behind the last one of all choices says, which `chunk` is of."""
         counts = added_up([*self.counts.values()])
         bare = replace(chunk, logprobs=(), offsets=(), fates=(), counts=counts)
-        return {"choices": [], "usage": self.usage(), "umbrella": umbrella_of(bare)}
+        return {"usage": self.usage(), "umbrella": umbrella_of(bare)}
 
     def usage(self) -> dict[str, object]:
         """OpenAI's `usage`: a prompt counts once, whatever the number of its choices."""
@@ -164,4 +160,44 @@ class Tally:
             "completion_tokens": generated,
             "total_tokens": prompt + generated,
             "prompt_tokens_details": {"cached_tokens": sum(counts.reused for counts in first)},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What stands around the choices in every object of one response."""
+
+    id: str
+    model: str
+    tally: Tally
+    wants_usage: bool
+    """Whether a stream ends with an event for `usage`, of which the others then say null."""
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @staticmethod
+    def of(body: OpenAiBody, prefix: str, model: str, tally: Tally) -> Frame:
+        """For a new response, whose id begins with `prefix`."""
+        return Frame(f"{prefix}-{secrets.token_hex(12)}", model, tally, body.wants_usage)
+
+    def events(self, kind: str, choice: dict[str, object], chunk: Chunk) -> Iterator[object]:
+        """The event that tells `choice` of `chunk`, which has been noted, and perhaps a last one."""
+        event = self._object(kind, [choice])
+        if self.wants_usage:
+            event["usage"] = None
+        yield {**event, "umbrella": umbrella_of(chunk)}
+        if self.tally.is_complete and self.wants_usage:
+            yield {**self._object(kind, []), **self.tally.last_event(chunk)}
+
+    def whole(self, kind: str, choices: list[dict[str, object]], jobs: Sequence[Texts], main: int) -> object:
+        """The answer that tells `choices` of `jobs`, which have been noted; number `main` is told first."""
+        ours = {"usage": self.tally.usage(), "umbrella": umbrella_of_all(jobs, main)}
+        return {**self._object(kind, choices), **ours}
+
+    def _object(self, kind: str, choices: list[dict[str, object]]) -> dict[str, object]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
         }
